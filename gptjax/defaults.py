@@ -62,7 +62,8 @@ FIELDS = dict(
     positions=Field('learned', one_of('learned', 'rotary'),
                     'learned: a matrix of n_ctx rows, as in both papers; rotary: queries and keys are '
                     'rotated by an angle that grows with the position'),
-    rotary_base=Field(10_000.0, real(1, 1e12), 'rotary: ratio of the slowest to the fastest rotation'),
+    rotary_base=Field(10_000.0, real(1, 1e12),
+                      'rotary: base of the angles (rope_theta in the configs of Llama)'),
     norm=Field('before', one_of('before', 'after'),
                "before: on each sub-layer's input and the final output (GPT-2); after: on each residual sum "
                '(GPT-1)'),
@@ -70,7 +71,8 @@ FIELDS = dict(
     qk_norm=Field(False, flag(), 'normalize queries and keys over the head size, before their rotation'),
     bias=Field(True, flag(), 'False: projections and norms have no biases'),
     mlp=Field('plain', one_of('plain', 'gated'),
-              'gated: the activation of one projection times another one; with silu: SwiGLU'),
+              'gated: the activation of one projection times another one, of width n_inner each; '
+              'SwiGLU: gated with activation_function=silu'),
     n_inner=Field(0, integer(0), 'hidden width of the MLP; 0: 4 n_embd'),
     activation_function=Field('gelu_new', one_of('gelu_new', 'gelu', 'relu', 'relu_squared', 'silu'),
                               "gelu_new: tanh form, both papers' code; gelu: exact"),
@@ -79,9 +81,10 @@ FIELDS = dict(
     scale_attn_by_inverse_layer_idx=Field(False, flag(),
                                           'also divide by the layer index, from 1 (in neither paper)'),
     sliding_window=Field(0, integer(0),
-                         'a position attends to itself and to the positions before it, so many in all; 0: to '
-                         'all before it'),
-    logit_soft_cap=Field(0.0, real(0, 1e6), 'bound c of the logits z: c tanh(z / c); 0: none'),
+                         'number of positions that each position attends to, itself included; 0: itself and '
+                         'all earlier ones'),
+    logit_soft_cap=Field(0.0, real(0, 1e6),
+                         'logits z become c tanh(z / c), where c is this value; 0: they stay z'),
     tie_word_embeddings=Field(True, flag(), 'False: the output layer has a separate matrix, lm_head'),
     dropout=Field(0.0, RATE_BELOW_1, 'rate on embeddings, attention weights and residual branches'),
     embedding_dropout=Field('activations', one_of('activations', 'matrix'),
@@ -192,6 +195,9 @@ FIELDS = dict(
     weight_decay=Field(0.1, RATE, 'decoupled; only on matrices (including embeddings)'),
     clip_norm=Field(1.0, real(0, 1e30), 'global gradient norm; 0: no clipping'),
     muon_momentum=Field(0.95, RATE_BELOW_1, "of Muon's running gradient"),
+    embedding_rate=Field(1.0, real(0, 1e6),
+                         'factor of the learning rate of embeddings that are not the output layer too: of '
+                         'positions, and of tokens with tie_word_embeddings=False'),
   ),
 
   mesh=dict(                   # devices along each axis; -1: the rest
@@ -237,6 +243,9 @@ FIELDS = dict(
     batch_size=Field(0, integer(0),
                      'sequences per batch, over all devices; 0: train.microbatch_size; in the job evaluate '
                      '8,192 tokens per device, 1,024 on CPUs'),
+    n_ctx=Field(0, integer(0),
+                'job evaluate: longest sequence given to the model, tokens, as if it had no longer '
+                'context; 0: model.n_ctx'),
     ngrams=Field(False, flag(), 'compare with unigram and bigram models of the corpus at the end'),
     tasks=Field('', comma_separated(),
                 'zero-shot tasks, comma-separated; core: all of CORE; pretraining runs them every_steps'),
@@ -296,7 +305,7 @@ FIELDS = dict(
                 "pip install 'gptjax[wandb]'; WANDB_MODE=offline writes to WORKDIR/wandb only"),
     profile_steps=Field((0, 0), interval(), 'profile steps [a, b) to WORKDIR/tensorboard; a = b: none'),
     sample_tokens=Field(0, integer(0), 'tokens of a sample at the end; 0: none'),
-    sample_prompt=Field('', text(several_lines=True), "prompt of the sample; '': the end-of-text token"),
+    sample_prompt=Field('', text(several_lines=True), "prompt of the sample; '': the start-of-text token"),
   ),
 )
 

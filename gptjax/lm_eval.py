@@ -51,7 +51,7 @@ class HarnessModel(TemplateLM):
   """The model interface of lm-evaluation-harness.
 
   Contexts are truncated on the left, and documents are divided into windows, as in the harness's Hugging Face
-  model. So is the begin-of-text token of a Llama: before every context, and twice before a whole document. No
+  model. A Llama's start-of-text token precedes every context, and twice every whole document, as there. No
   part of a text is a special token, except those in `special_tokens`. The harness's model encodes all of
   them: `special_tokens=all` reproduces its scores for documents with a literal `<|endoftext|>`.
 
@@ -97,15 +97,14 @@ class HarnessModel(TemplateLM):
 
   @property
   def eot_token_id(self):
-    if self._tokenizer.end_of_text is None:
-      raise InputError(f'the tokenizer {self._tokenizer.name} has no end-of-text token, which is needed to '
-                       'score a text without a context')
     return self._tokenizer.end_of_text
 
   @property
   def prefix_token_id(self):
-    first = special.first_token(self._tokenizer)
-    return self.eot_token_id if first is None else first
+    if self._tokenizer.start_of_text is None:
+      raise InputError(f'the tokenizer {self._tokenizer.name} has no start-of-text token, which is needed to '
+                       'score a text without a context')
+    return self._tokenizer.start_of_text
 
   def tok_encode(self, string, add_special_tokens=None, **kwargs):
     del kwargs

@@ -1,7 +1,10 @@
-"""What every law of the model and of the optimizer is tested for; a new one is one line here.
+"""What every law of the model and of the step is tested for; a new one is one line here.
 
-VARIANTS: {name: changes of `conftest.tiny_config`}.
+VARIANTS: {name: changes of `conftest.tiny_config`} of models.
+FLOAT32: modules whose weights compute in float32, besides those of norms.
 OPTIMIZERS: values of `config.optimizer.name`.
+SCHEDULES: values of `config.optimizer.schedule`.
+OBJECTIVES: {name: changes of `conftest.tiny_config`} of losses.
 """
 
 GPT1 = {'model.norm': 'after', 'model.scale_residual_init': False, 'model.wpe_init_std': 0.02}
@@ -42,4 +45,13 @@ VARIANTS = {
                            'model.embedding_dropout': 'matrix'},
 }
 
+FLOAT32 = ('clf',)
+
 OPTIMIZERS = ('adamw', 'muon', 'openai_adam')
+
+SCHEDULES = ('cosine', 'linear', 'constant', 'wsd', 'warmup_linear')
+
+OBJECTIVES = {
+  'next token': {},
+  'soft cap': {'model.logit_soft_cap': 0.5},
+}

@@ -10,6 +10,7 @@ Each line is one record with its `kind`, further fields and a checksum:
   gate     of `results.gate`
   lost     who, why: a contender that has no further measurements
   details  any fields: further results of a sub-command
+  run      digest of its config and its results: a finished training run (`gptjax.benchmark.recipes.runs`)
   end      seconds, error (None: the stage is complete), stderr (its last lines)
 
 `to_results` converts the records to the form that `results.write` writes.

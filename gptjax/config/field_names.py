@@ -9,7 +9,8 @@ NANOGPT = {
   'vocab_size': 'model.n_vocab', 'max_iters': 'train.steps', 'lr_decay_iters': 'optimizer.schedule_steps',
   'warmup_iters': 'optimizer.warmup_steps', 'beta1': 'optimizer.b1', 'beta2': 'optimizer.b2',
   'grad_clip': 'optimizer.clip_norm', 'eval_interval': 'eval.every_steps', 'eval_iters': 'eval.steps',
-  'log_interval': 'log.every_steps', 'dtype': 'model.compute_dtype'}
+  'log_interval': 'log.every_steps', 'dtype': 'model.compute_dtype',
+  'bias': 'model.bias'}
 # Flag of `gptjax score` and `generate`, or of lm-evaluation-harness and transformers -> the field.
 OTHER_FLAGS = {'from': 'init_from', 'model': 'init_from', 'lr': 'optimizer.learning_rate',
                'max_steps': 'train.steps', 'output_dir': '--workdir'}
@@ -26,7 +27,6 @@ NANOGPT_INSTEAD = {
   'wandb_run_name': 'a run has the name of its workdir',
   'eval_only': 'use gptjax evaluate --config=gpt2_zero_shot --config.init_from=WORKDIR '
                '--config.eval.tasks=held_out',
-  'bias': 'every layer has a bias, as in GPT-2',
   'compile': 'every step is compiled',
   'device': 'set the environment variable JAX_PLATFORMS=cpu or JAX_PLATFORMS=cuda',
   'backend': 'JAX chooses the library for communication',

@@ -35,7 +35,7 @@ FIELDS = {  # shown by --help
     'finetune.limit', 'data.tfds_dir', 'train.epochs', 'train.batch_size', 'train.microbatch_size',
     'train.seed', 'optimizer.learning_rate', *_DEVICES, 'eval.every_steps'),
   'evaluate': ('init_from', 'eval.tasks', 'eval.data_dir', 'eval.limit', 'eval.grid', 'eval.batch_size',
-               'model.compute_dtype', *_DEVICES),
+               'eval.n_ctx', 'model.compute_dtype', *_DEVICES),
   'sweep': ('sweep.sizes', 'sweep.tasks', 'data.corpus', 'train.steps', 'train.batch_size', 'train.seed',
             'optimizer.learning_rate', *_DEVICES, 'checkpoint.every_steps', 'eval.every_steps',
             'eval.data_dir', 'eval.limit')}

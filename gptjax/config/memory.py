@@ -53,7 +53,7 @@ def required_bytes(config, mesh):
   weights = parameters(c.model) * FLOAT32 // (sizes['fsdp'] * sizes['tensor'])
   rows = sizes['replica'] * sizes['data'] * sizes['fsdp']
   if c.job == 'evaluate':
-    stream = c.model.n_ctx * c.model.n_embd * np.dtype(c.model.compute_dtype).itemsize
+    stream = (c.eval.n_ctx or c.model.n_ctx) * c.model.n_embd * np.dtype(c.model.compute_dtype).itemsize
     return {'weights': weights, 'activations': c.eval.batch_size * stream // rows}
   trained = c.job == 'pretrain' or c.finetune.train == 'full'
   moments = weights * (1 if c.optimizer.name == 'muon' else 2) * trained

@@ -110,13 +110,18 @@ def resolve(config, workdir, device=None):
     c.attention.kernel = fused.best(c, device)
   c.train.microbatch_size = c.train.microbatch_size or c.train.batch_size
   if c.job == 'evaluate':
-    c.eval.batch_size = c.eval.batch_size or evaluation_batch_size(c.model.n_ctx, device)
+    c.eval.batch_size = c.eval.batch_size or evaluation_batch_size(c.eval.n_ctx or c.model.n_ctx, device)
   c.eval.batch_size = c.eval.batch_size or c.train.microbatch_size
 
 
 def evaluation_batch_size(n_ctx, device):
   """Return the default number of sequences of n_ctx tokens per batch of an evaluation, over all devices."""
-  return jax.device_count() * max(1, (1024 if device.platform == 'cpu' else 8192) // n_ctx)
+  return jax.device_count() * max(1, evaluation_tokens(device.platform) // n_ctx)
+
+
+def evaluation_tokens(platform):
+  """Return the tokens in a batch of an evaluation that keep a device of this platform busy."""
+  return 1024 if platform == 'cpu' else 8192
 
 
 def should_scan(remat, device):
@@ -135,6 +140,8 @@ def check(config, device=None):
   _check_heads(c.model)
   _require(c.data.seq_len <= c.model.n_ctx, f'config.data.seq_len = {c.data.seq_len} is longer than '
            f'config.model.n_ctx = {c.model.n_ctx}: shorten it')
+  _require(c.eval.n_ctx <= c.model.n_ctx, f'config.eval.n_ctx = {c.eval.n_ctx} is longer than the context '
+           f'of the model, {c.model.n_ctx}: lower it')
   _require(c.train.batch_size % c.train.microbatch_size == 0,
            f'config.train.batch_size = {c.train.batch_size} cannot be divided by '
            f'config.train.microbatch_size = {c.train.microbatch_size}: change one of them')
@@ -178,6 +185,8 @@ def _check_mixture(data):
 
 
 def _check_packing(c):
+  _require(not c.data.packing or c.job in ('pretrain', 'sweep'), 'config.data.packing = True is for '
+           f'pretraining, and config.job = {c.job}: set it to False')
   _require(c.data.packing or not c.data.restart_positions, 'config.data.restart_positions = True needs '
            'documents that share a sequence and are kept apart: set config.data.packing = True')
   _require(not c.data.packing or c.data.cross_documents, 'config.data.packing = True packs several documents '

@@ -52,7 +52,7 @@ def main(argv):
       raise InputError(f'{" ".join(args.corpus)} is not what the run in {args.workdir} read '
                        f'(digest {mixture.digest[:12]}, not {args.digest[:12]}): give its corpora')
     show_batch(mixture, args.step, args.rewinds, args.batch_size, args.seq_len, args.seed,
-               args.cross_documents, args.shift_windows, args.row, args.tokens)
+               args.cross_documents, args.shift_windows, args.packing, args.row, args.tokens)
   elif args.document is not None:
     show_document(reader.open_corpus(args.corpus[0], args.split, verify=False), args.document,
                   args.tokens)
@@ -63,7 +63,7 @@ def main(argv):
 
 def _parse(argv):
   args = parser().parse_args(argv)
-  for name in ('cross_documents', 'shift_windows'):
+  for name in ('cross_documents', 'shift_windows', 'packing'):
     setattr(args, name, {None: None, 'true': True, 'false': False}[getattr(args, name)])
   return args
 
@@ -77,7 +77,8 @@ def _set_from_workdir(args):
     raise InputError(f'{path} does not exist: {args.workdir} is not the workdir of a run') from None
   folders, args.weights = mixtures.folders_and_weights(
     {name: stored[f'data.{name}'] for name in ('corpus', 'mixture')})
-  fields = {name: stored[f'data.{name}'] for name in ('seq_len', 'cross_documents', 'shift_windows')}
+  fields = {name: stored[f'data.{name}']
+            for name in ('seq_len', 'cross_documents', 'shift_windows', 'packing')}
   fields |= {name: stored[f'train.{name}'] for name in ('seed', 'batch_size')}
   args.rewinds = rewind_log.read(args.workdir)
   args.corpus = args.corpus or folders
@@ -177,7 +178,8 @@ def show_document(corpus, number, n_tokens):
   print('\n' + printable(decode(tokens), '\n'))
 
 
-def show_batch(mixture, step, rewinds, batch_size, seq_len, seed, cross_documents, shift, row, n_tokens):
+def show_batch(mixture, step, rewinds, batch_size, seq_len, seed, cross_documents, shift, packing, row,
+               n_tokens):
   """Print the first tokens and the text of each row of a batch of training.
 
   Args:
@@ -185,6 +187,7 @@ def show_batch(mixture, step, rewinds, batch_size, seq_len, seed, cross_document
     step: update that read the batch, counted from 0.
     rewinds: rewinds of the run, see gptjax.pretrain.rewind; [] if there were none.
     batch_size, seq_len, seed, cross_documents, shift: as for `reader.batch`.
+    packing: whether to show which document of its row each token is in; None: no.
     row: the row to show completely; None: all rows.
     n_tokens: tokens to show of each row if all rows are shown.
   """
@@ -202,7 +205,7 @@ def show_batch(mixture, step, rewinds, batch_size, seq_len, seed, cross_document
   number = rewind_log.batch_number(rewinds, step)
   arguments = mixture.train, mixture.weights, seed, number, batch_size, seq_len, cross_documents, rows, shift
   windows = reader.batch_windows(*arguments)
-  batch = reader.batch(*arguments)
+  batch = reader.batch(*arguments, packing=bool(packing))
   decode, n_shown = _decoder(mixture.train[0]), n_tokens if row is None else seq_len
   print(f'batch {number} of train (its loss is logged as step {step + 1}), seed {seed}, '
         f'{plural(batch_size, "sequence")} of {plural(seq_len, "token")}')
@@ -217,6 +220,8 @@ def show_batch(mixture, step, rewinds, batch_size, seq_len, seed, cross_document
           + (f', then {seq_len - n:,} of padding' if n < seq_len else ''))
     inputs = batch['inputs'][i, :min(n, n_shown)]
     print(' '.join(map(str, inputs)))
+    if packing:
+      print('segments', *batch['segments'][i, :len(inputs)])
     text = decode(inputs)
     print(repr(text) if row is None else '\n' + printable(text, '\n'))
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from gptjax import defaults
 from gptjax.command import shutdown, streams
 from gptjax.config import memory, resume
 from gptjax.config import resolve as configs
@@ -90,11 +91,13 @@ def evaluate(config, workdir, overrides=(), write_report=None):
         contextlib.closing(Watchdog(config.watchdog)) as watchdog):
     params = source.read(sharding.with_shardings(layout.weight_shapes(config), mesh))
     results = Results(config, workdir, weights_digest(params))
+    model = nnx.merge(graph(config), params)
+    model.n_ctx = config.eval.n_ctx or model.n_ctx
     evaluated = make_evaluated_model(
-      nnx.merge(graph(config), params), source.tokenizer, config.eval.batch_size, grid=config.eval.grid,
-      seed=config.train.seed, after_batch=watchdog.progress, show_progress=jax.process_index() == 0,
+      model, source.tokenizer, config.eval.batch_size, grid=config.eval.grid, seed=config.train.seed,
+      after_batch=watchdog.progress, show_progress=jax.process_index() == 0,
       counterfactual=config.eval.counterfactual)
-    del params
+    del params, model
     for task in loaded:
       watchdog.progress(slow=True)
       run_task(task, evaluated, results)
@@ -228,7 +231,8 @@ class Results:
     if earlier and self.content['weights'] != weights:
       raise InputError(f'{self._path} holds results of other weights (digest {self.content["weights"][:12]}, '
                        f'not {weights[:12]}): use another workdir')
-    model = {**config.model.to_dict(), 'name': config.init_from, 'parameters': n_params(config.model)}
+    model = {**config.model.to_dict(), 'n_ctx': config.eval.n_ctx or config.model.n_ctx,
+             'name': config.init_from, 'parameters': n_params(config.model)}
     self.content |= {'version': VERSION, 'weights': weights, 'model': model, 'limit': config.eval.limit,
                      'versions': configs.versions(),
                      'devices': [jax.devices()[0].device_kind, jax.device_count()]}
@@ -323,10 +327,12 @@ def model_digest(model, weights):
   """16 hex digits that identify what answers depend on besides the questions.
 
   Args:
-    model: `config.model`.
+    model: `config.model`. Fields at their default do not count, so that a field which a later version adds
+      does not change the digest.
     weights: digest of the weights.
   """
-  fields = {name: value for name, value in model.to_dict().items() if name not in ('scan', 'remat')}
+  fields = {name: value for name, value in model.to_dict().items()
+            if name not in ('scan', 'remat') and value != defaults.FIELDS['model'][name].default}
   return hashlib.sha256(json.dumps([weights, fields], sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -2,12 +2,11 @@
 
     python -m gptjax.evaluate.score --from=gpt2 FILE
 
-A text is scored after the begin-of-text token, or else the end-of-text token, so its first token is scored
-too; if the tokenizer has neither, the first token of the text is not scored. A text longer than the model's
-context is scored in windows of the context, which advance by the stride; every token is scored once, in the
-first window that has it. So with a stride of s, each token after the first window has at least (context - s)
-tokens before it: a smaller stride is more accurate and slower. The default is half of the context. Texts are
-independent of each other.
+A text is scored after the start-of-text token, so its first token is scored too; if the tokenizer has no such
+token, the first token of the text is not scored. A text longer than the model's context is scored in windows
+of the context, which advance by the stride; every token is scored once, in the first window that has it. So
+with a stride of s, each token after the first window has at least (context - s) tokens before it: a smaller
+stride is more accurate and slower. The default is half of the context. Texts are independent of each other.
 """
 
 if __name__ == '__main__':
@@ -114,7 +113,7 @@ def score(model, tokenizer, texts, *, stride=None, batch_size=None, special_toke
     if encoded[-1].max(initial=0) >= model.n_vocab:
       raise InputError(f'text {number + 1} has the token {encoded[-1].max()}, but the model has only '
                        f'{model.n_vocab}: use its own tokenizer')
-    found = windows(special.after_first_token(tokenizer, encoded[-1]), 1, model.n_ctx, stride)
+    found = windows(_from_start(encoded[-1], tokenizer), 1, model.n_ctx, stride)
     requests += found
     text_indices += [number] * len(found)
   sharding.ensure_mesh()
@@ -128,10 +127,15 @@ def score(model, tokenizer, texts, *, stride=None, batch_size=None, special_toke
   return [_text_score(tokenizer, *entry) for entry in zip(texts, encoded, parts, strict=True)]
 
 
+def _from_start(ids, tokenizer):
+  first = tokenizer.start_of_text
+  return ids if first is None else np.append(np.int32(first), ids)
+
+
 def _text_score(tokenizer, text, ids, parts):
   """Return the TextScore of a text from the log probabilities in its windows."""
   log_probs, n_bytes = np.concatenate([np.empty(0, np.float32), *parts]), len(text.encode())
-  if special.first_token(tokenizer) is None and len(ids):
+  if tokenizer.start_of_text is None and len(ids):
     log_probs = np.append(np.float32(np.nan), log_probs)
     n_bytes -= _n_bytes(tokenizer, ids[:1])
   return TextScore(ids, log_probs, n_bytes)

@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from gptjax.errors import InputError
 from gptjax.finetune.tasks.transforms import LANGUAGE_MODEL
 from gptjax.model.compute import copied, projections
 from gptjax.model.keys import named
 from gptjax.model.layers import Projection, dropout, flatten_inputs, fold_in
 from gptjax.model.lstm import language_model
+from gptjax.model.parameters import declarations
 from gptjax.parallel import sharding
 from gptjax.parallel.sharding import merge_axes, split_axis
 
@@ -37,14 +39,28 @@ class LoRAProjection(nnx.Module):
 
 
 def add_lora(block, key, rank, n_layer):
-  """A copy of stacked layers with a LoRA added to each projection; initially their outputs do not change."""
+  """A copy of stacked layers with a LoRA added to each projection; initially their outputs do not change.
+
+  Raises:
+    InputError: a layer has a matrix that is not the weight of a `Projection`.
+  """
   block = copied(block)
+  _check_adaptable(block)
   for i, ((*parents, name), base) in enumerate(projections(block)):
     n_in, n_out = base.w.declaration.matrix_shape(base.w.shape[1:])
     make_lora = lambda key: nnx.LoRA(n_in, rank, n_out, rngs=nnx.Rngs(key))
     lora = jax.vmap(make_lora)(jax.random.split(jax.random.fold_in(key, i), n_layer))
     setattr(functools.reduce(getattr, parents, block), name, LoRAProjection(base, lora))
   return block
+
+
+def _check_adaptable(block):
+  adapted = {(*path, 'w') for path, _ in projections(block)}
+  for path, facts in jax.tree.leaves_with_path(declarations(block)):
+    path = tuple(key.key for key in path)
+    if facts.inputs and path not in adapted:
+      raise InputError(f'config.finetune.train = lora adapts projections, and {"/".join(path)} of a layer is '
+                       'not a projection: train full or last')
 
 
 class Classifier(nnx.Module):

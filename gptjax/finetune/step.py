@@ -68,11 +68,16 @@ def task_losses(scores, labels, weights, is_regression):
 
 def language_loss(model, x, batch, config, n_vocab):
   """The sum over examples of weight times the mean loss per token, averaged over the example's sequences."""
-  g, targets = batch['tokens'].shape[1], next_tokens(batch)
-  n_targets = jnp.maximum((targets >= 0).sum(1), 1)
+  g = batch['tokens'].shape[1]
+  n_targets = jnp.maximum((next_tokens(batch) >= 0).sum(1), 1)
   weights = merge_axes(batch['weights'][:, None] * jnp.ones((1, g)), 0) / (g * n_targets)
-  table = gathered(model.unembedding)
-  return next_token_loss(x, table, targets, n_vocab, config.loss.chunk, weights, model.soft_cap)[0]
+  return token_losses(model, x, batch, config, n_vocab, weights)[0]
+
+
+def token_losses(model, x, batch, config, n_vocab, weights=None):
+  """`next_token_loss` of the features x of all sequences of a batch."""
+  return next_token_loss(x, gathered(model.unembedding), next_tokens(batch), n_vocab, config.loss.chunk,
+                         weights, model.soft_cap)
 
 
 def next_tokens(batch):
@@ -195,8 +200,6 @@ def predict_step(state, batch, *, config, graphdef):
   model = trainable.build_classifier(graphdef, differentiated, constant, config)
   x, scores = model(batch['tokens'], batch['lengths'])
   if scores is None:
-    table = gathered(model.lm.unembedding)
-    sums = next_token_loss(x, table, next_tokens(batch), model.lm.n_vocab - 3, config.loss.chunk,
-                           soft_cap=model.lm.soft_cap)
+    sums = token_losses(model.lm, x, batch, config, model.lm.n_vocab - 3)
     scores = jnp.stack(sums)[None] * (batch['weights'] / batch['weights'].sum())[:, None]
   return jax.reshard(scores, jax.P())

@@ -35,7 +35,8 @@ def sample(source, *, prompt=None, prompt_file=None, num_samples=1, max_tokens=2
 
   Args:
     source: path as for `gptjax.load`, or the model and tokenizer that it returns.
-    prompt: str, or several. Without a prompt, a text starts after the end-of-text token, as in the papers.
+    prompt: str, or several. Without a prompt, a text starts after the start-of-text token, which is the
+      end-of-text token of the papers' models.
     prompt_file: path of a file with a prompt, or several; these prompts follow those of `prompt`.
     num_samples: int, texts per prompt.
     max_tokens: int, maximum tokens of a text, without the prompt.
@@ -95,7 +96,7 @@ def check_options(prompts, num_samples, max_tokens, temperature, top_k, top_p, s
   if '' in stop:
     raise InputError('a stop string is empty: remove it')
   if '' in prompts:
-    raise InputError('a prompt is empty: remove it for a text that starts after the end-of-text token')
+    raise InputError('a prompt is empty: remove it for a text that starts after the start-of-text token')
   for text in (*prompts, *stop):
     text_checks.require_valid(text, 'a prompt or stop string')
 
@@ -115,16 +116,15 @@ def require_memory(model, texts, batch_size):
 
 
 def encode_prompts(prompts, tokenizer, n_ctx, special_tokens=()):
-  """Return [int32[p] tokens of each prompt], or [the first token of a text] if there are no prompts.
+  """Return [int32[p] tokens of each prompt], or [the start-of-text token] if there are no prompts.
 
-  The tokens of a prompt follow the tokenizer's `text_prefix`, as in transformers.
+  A prompt begins with the tokenizer's `text_prefix`, as in transformers.
   """
   if not prompts:
-    first = special.first_token(tokenizer)
-    if first is None:
-      raise InputError(f'the tokenizer {tokenizer.name} has no end-of-text token to start with: give a '
+    if tokenizer.start_of_text is None:
+      raise InputError(f'the tokenizer {tokenizer.name} has no start-of-text token to start with: give a '
                        'prompt')
-    return [np.array([first], np.int32)]
+    return [np.array([tokenizer.start_of_text], np.int32)]
   names = special.resolve_names(tokenizer, special_tokens)
   encoded = []
   for prompt in prompts:

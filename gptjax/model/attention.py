@@ -39,23 +39,27 @@ def attention(q, k, v, *, kernel, rate, keys, window=0, segments=None):
     kernel: 'xla', 'cudnn', 'splash' or 'pallas', the resolved `config.attention.kernel`.
     rate: dropout rate of the attention weights.
     keys: key[b], one PRNG key per sequence, or None for no dropout.
-    window: a position attends to so many positions, itself included; 0: to all earlier ones.
-    segments: int32[b, t], numbers of the texts of a row, from 1; a position attends only to those of its own
-      text, and to positions of number 0. None: each row is one text.
+    window: number of positions that each one attends to, itself included; 0: itself and all earlier ones.
+    segments: int32[b, t], numbers of the texts of a row, from 1, each of which is contiguous; a position
+      attends only to those of its own text. None: each row is one text.
 
   Returns:
     [b, t, h, k] in the dtype of v. Scores and softmax are float32.
 
   Raises:
-    ValueError: rate > 0 and the kernel does not support dropout.
+    ValueError: rate > 0 or segments, and the kernel does not support them.
   """
   if kernel == 'pallas':
     from gptjax.kernels import flash  # imports Pallas's Triton backend, which only GPUs have
-    return flash.attend(q, k, v, rate=rate, keys=keys)
+    return flash.attend(q, k, v, rate=rate, keys=keys, window=window, segments=segments)
   if kernel != 'xla':
     if rate and keys is not None:
       raise ValueError(f'the attention kernel {kernel} does not support dropout, but the rate is {rate}')
-    return {'cudnn': fused.cudnn, 'splash': fused.splash}[kernel](q, k, v)
+    if kernel == 'splash':
+      return fused.splash(q, k, v, window, segments)
+    if segments is not None:
+      raise ValueError('the attention kernel cudnn does not support segments')
+    return fused.cudnn(q, k, v, window)
   return _attend_in_blocks(q, k, v, window, segments, None, rate, keys)
 
 

@@ -76,7 +76,8 @@ class Attention(nnx.Module):
       key_q, key_kv = jax.random.split(key_in)
       self.c_q, self.c_kv = project(key_q, outputs=of_queries), project(key_kv, outputs=of_keys, n=2)
     if config.qk_norm:
-      self.q_norm, self.k_norm = Norm(config, k), Norm(config, k)
+      # Without bias: that of the keys would add the same to all scores of a query, which softmax ignores.
+      self.q_norm, self.k_norm = Norm(config, k, bias=False), Norm(config, k, bias=False)
     self.c_proj = Projection(key_out, of_queries, [(d, 'embed')], residual_std, bias=config.bias)
     self.scaled, self.scaled_by_layer = config.scale_attn_weights, config.scale_attn_by_inverse_layer_idx
 
@@ -91,12 +92,14 @@ class Attention(nnx.Module):
 
   def queries_keys_values(self, x, rotation):
     """q [b, t, h, k], k and v [b, t, j, k] of x [b, t, d], in the dtype of the projections' matmuls."""
-    q, k, v = self.c_attn(x) if hasattr(self, 'c_attn') else (self.c_q(x), *self.c_kv(x))
+    if hasattr(self, 'c_attn'):
+      projection, (q, k, v) = self.c_attn, self.c_attn(x)
+    else:
+      projection, q, (k, v) = self.c_kv, self.c_q(x), self.c_kv(x)
     if hasattr(self, 'q_norm'):
       q, k = self.q_norm(q), self.k_norm(k)
     if rotation is not None:
       q, k = rotated(q, rotation), rotated(k, rotation)
-    projection = self.c_attn if hasattr(self, 'c_attn') else self.c_kv
     return tuple(compute.as_multiplied(y, projection) for y in (q, k, v))
 
 
@@ -163,7 +166,7 @@ class GPT(nnx.Module):
     c = config.model
     self.n_ctx, self.n_vocab, self.n_layer = c.n_ctx, c.n_vocab, c.n_layer
     self.n_head, self.n_kv_head, self.head_size, self.n_embd = c.n_head, n_kv_head(c), head_size(c), c.n_embd
-    self.rotary_base = c.rotary_base if c.positions == 'rotary' else None
+    self.positions, self.rotary_base = c.positions, c.rotary_base
     self.window, self.soft_cap = c.sliding_window, c.logit_soft_cap
     self.norm, self.dropout, self.kernel = c.norm, c.dropout, config.attention.kernel
     self.embedding_dropout = c.embedding_dropout
@@ -202,7 +205,7 @@ class GPT(nnx.Module):
       raise InputError(f'a sequence of {t} tokens is longer than config.model.n_ctx = {self.n_ctx}')
     keys_embd, keys_h = split_keys(keys, 2)
     x, rotation = lookup(gathered(self.wte), tokens, ('batch', None)), None
-    if self.rotary_base:
+    if self.positions == 'rotary':
       rows = jnp.arange(t)[None] if positions is None else positions
       rotation = angles(rows, self.head_size, self.rotary_base)
     else:

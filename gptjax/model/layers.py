@@ -30,24 +30,26 @@ class Norm(nnx.Module):
   Args:
     config: `config.model`.
     size: of the axis; None: the width of the model.
+    bias: False: there is no b in any case.
   """
 
-  def __init__(self, config, size=None):
+  def __init__(self, config, size=None, bias=True):
     self.epsilon, self.scanned = config.layer_norm_epsilon, config.scan
-    self.centred = config.norm_type == 'layer'
+    self.centered = config.norm_type == 'layer'
     self.g = constant(1, (size or config.n_embd,), (None,), float32=True)
-    if self.centred and config.bias:
+    if self.centered and bias and config.bias:
       self.b = constant(0, (size or config.n_embd,), (None,), float32=True)
 
   def __call__(self, x):
-    def normed(x, g, *b):
+    def normed(x, g, b):
       y = x.astype(jnp.float32)
-      if self.centred:
+      if self.centered:
         y = y - y.mean(-1, keepdims=True)
       y = y * jax.lax.rsqrt((y * y).mean(-1, keepdims=True) + self.epsilon)
-      return sum((broadcast(bias, y) for bias in b), y * broadcast(g, y)).astype(x.dtype)
-    biases = [gathered(self.b)] if hasattr(self, 'b') else []
-    return recomputed(normed, self.scanned)(x, gathered(self.g), *biases)
+      y = y * broadcast(g, y)
+      return (y if b is None else y + broadcast(b, y)).astype(x.dtype)
+    b = gathered(self.b) if hasattr(self, 'b') else None
+    return recomputed(normed, self.scanned)(x, gathered(self.g), b)
 
 
 class Projection(nnx.Module):

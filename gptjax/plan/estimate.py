@@ -127,21 +127,22 @@ def memory_by_kind(config, mesh, cost):
 
 def activation_bytes(config, mesh):
   """Bytes of activations per device that the forward pass of a microbatch saves for the backward pass."""
-  state, _ = program.step_shapes(config, mesh)
+  state, batch = program.step_shapes(config, mesh)
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
     graphdef, rows = step.graph(config), sharding.compute_spec('batch')
     shape = config.train.microbatch_size, config.data.seq_len
-    tokens = jax.ShapeDtypeStruct(shape, np.int32, sharding=jax.NamedSharding(mesh, rows))
+    sharded = jax.NamedSharding(mesh, rows)
+    batch = {name: jax.ShapeDtypeStruct(shape, x.dtype, sharding=sharded) for name, x in batch.items()}
     keys = jax.eval_shape(lambda: step.dropout_keys(config, 0))
     if keys is not None:
-      keys = jax.ShapeDtypeStruct(shape[:1], keys.dtype, sharding=jax.NamedSharding(mesh, rows))
+      keys = jax.ShapeDtypeStruct(shape[:1], keys.dtype, sharding=sharded)
 
-    def residuals(params, tokens, keys):
+    def residuals(params, batch, keys):
       model = in_dtype(nnx.merge(graphdef, params), config.model.compute_dtype)
-      return jax.vjp(lambda model: model.features(tokens, keys), model)[1]
-    residual_shapes = jax.tree.leaves(jax.eval_shape(residuals, state.params, tokens, keys))
-    batch = set(sharding.BATCH_AXES)
-    of_rows = [x for x in residual_shapes if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended)
-               and x.sharding
-               and any(batch <= set(axes) for axes in x.sharding.spec.partitions if isinstance(axes, tuple))]
-  return program.bytes_per_device(sharding.with_shardings(of_rows, mesh))
+      return jax.vjp(lambda model: step.features(model, batch, keys), model)[1]
+    residual_shapes = jax.tree.leaves(jax.eval_shape(residuals, state.params, batch, keys))
+    of_batch = set(sharding.BATCH_AXES)
+    saved = [x for x in residual_shapes
+             if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended) and x.sharding and any(
+               of_batch <= set(axes) for axes in x.sharding.spec.partitions if isinstance(axes, tuple))]
+  return program.bytes_per_device(sharding.with_shardings(saved, mesh))

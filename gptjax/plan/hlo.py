@@ -195,21 +195,37 @@ def _custom_call(instruction, types):
     summed = re.search(r'"lhs_contracting_dimensions":\[(.*?)\]', instruction.rest)[1]
     length = math.prod(left[int(d)] for d in re.findall(r'\d+', summed))
     return 2 * math.prod(_shape(instruction.type)) * length
-  if '"__cudnn$fmha' in instruction.rest:  # two matmuls forward, five backward; causal half
+  if '"__cudnn$fmha' in instruction.rest:  # two matmuls forward, five backward
     q = math.prod(_shape(types[operands(instruction.rest)[0]]))
     t = int(re.findall(r'\d+', re.search(r'"dimensions": ?\[(.*?)\]', instruction.rest)[1])[-1])
-    return (5 if 'Backward' in instruction.rest else 2) * q * (t + 1)
-  if kernel := re.search(r'flash_(forward|dq|dkv)', instruction.rest):  # the kernels of gptjax; causal half
-    b, t, h, k = _shape(types[operands(instruction.rest)[0]])
-    return {'forward': 2, 'dq': 3, 'dkv': 4}[kernel[1]] * b * t * h * k * (t + 1)
+    window = re.search(r'"sliding_window_length": ?(\d+)', instruction.rest)
+    products = 5 if 'Backward' in instruction.rest else 2
+    return products * 2 * q // t * _attended(t, int(window[1]) if window else 0)
+  if kernel := re.search(r'flash_(forward|dq|dkv)', instruction.rest):  # the kernels of gptjax
+    # Queries have the most heads of the arrays [b, t, heads, k].
+    b, t, h, k = max(shape for name in operands(instruction.rest) if len(shape := _shape(types[name])) == 4)
+    return {'forward': 2, 'dq': 3, 'dkv': 4}[kernel[1]] * 2 * b * h * k * _attended(t, _window(instruction))
   return splash_cost(instruction, types)[0]
+
+
+def _attended(t, window):
+  """Pairs of a query and a key that it attends to, of t positions; `window` as in the config."""
+  window = window if 0 < window < t else t
+  return window * t - window * (window - 1) // 2
+
+
+def _window(instruction):
+  """The window of a Pallas kernel, from the scope that `gptjax.kernels` calls it in; 0: none."""
+  scope = re.search(r'\bwindow_(\d+)', instruction.rest)
+  return int(scope[1]) if scope else 0
 
 
 def splash_cost(instruction, types):
   """Return (floating-point operations, bytes read again) of a splash kernel; (0, 0) for other instructions.
 
-  Blocks on the diagonal are computed completely. The arrays that are streamed for each pair of blocks (keys
-  and values; queries and their gradients in the dkv kernel) are read again for each pair but the first.
+  Blocks on the diagonal, and where a window begins, are computed completely. The arrays that are streamed for
+  each pair of blocks (keys and values, for each query head of their group; queries and their gradients in the
+  dkv kernel) are read again for each pair but the first.
   """
   kernel = re.match(r'splash_mha_(fwd|dq|dkv)', instruction.name)
   if not kernel or instruction.op != 'custom-call':
@@ -221,11 +237,16 @@ def splash_cost(instruction, types):
   operand_types = [types[name] for name in operands(instruction.rest)]
   arrays = [kind for kind in operand_types if kind.startswith(('bf16', 'f32'))]
   t = max(_shape(arrays[0])[-2:])
-  pairs = sum(-(-(i + 1) * sizes_q // sizes_kv) for i in range(t // sizes_q))
+  before = (_window(instruction) or t) - 1  # keys before a query that it attends to
+  pairs = sum(-(-(i + 1) * sizes_q // sizes_kv) - max(0, i * sizes_q - before) // sizes_kv
+              for i in range(t // sizes_q))
   fused_backward = len(_shapes(instruction.type)) > 4  # one kernel for all three gradients
   products = {'fwd': 2, 'dq': 3, 'dkv': 5 if fused_backward else 4}[kernel[1]]
-  streamed, size = (arrays[:1] + arrays[3:], sizes_q) if kernel[1] == 'dkv' else (arrays[1:3], sizes_kv)
-  bytes_reread = sum(sum(array_bytes(kind)) for kind in streamed) * (pairs * size / t - 1)
+  streamed, size, group = arrays[:1] + arrays[3:], sizes_q, 1
+  if kernel[1] != 'dkv':
+    streamed, size = arrays[1:3], sizes_kv
+    group = math.prod(_shape(arrays[0])) // math.prod(_shape(arrays[1]))
+  bytes_reread = sum(sum(array_bytes(kind)) for kind in streamed) * (group * pairs * size / t - 1)
   return products * 2 * math.prod(_shape(arrays[0])) // t * pairs * sizes_q * sizes_kv, int(bytes_reread)
 
 

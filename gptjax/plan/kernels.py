@@ -9,6 +9,7 @@ import itertools
 import jax
 
 from gptjax.kernels.fused import LANES, splash
+from gptjax.model import parameters
 from gptjax.model.attention import attention
 from gptjax.parallel import sharding
 from gptjax.plan import traffic
@@ -16,12 +17,13 @@ from gptjax.plan import traffic
 BLOCK_SIZES = (128, 256, 512, 1024)
 
 
-def candidates(platform, t):
-  """Return {name: attention function of q, k, v} of all kernels for t positions on a platform."""
-  plain = functools.partial(attention, rate=0.0, keys=None)
+def candidates(platform, t, window, packing):
+  """Return {name: function of q, k, v and `segments`} of all kernels for t positions on a platform."""
+  plain = functools.partial(attention, rate=0.0, keys=None, window=window)
   kernels = {'xla': functools.partial(plain, kernel='xla')}
   if platform != 'tpu':
-    return kernels | {name: functools.partial(plain, kernel=name) for name in ('cudnn', 'pallas')}
+    names = ('pallas',) if packing else ('cudnn', 'pallas')
+    return kernels | {name: functools.partial(plain, kernel=name) for name in names}
   from jax.experimental.pallas.ops.tpu.splash_attention import BlockSizes, QKVLayout
   padded = t + -t % LANES
   backward = {'': {}, ', one backward kernel': {'use_fused_bwd_kernel': True}}
@@ -30,7 +32,7 @@ def candidates(platform, t):
   for size, way, layout in itertools.product(BLOCK_SIZES, backward, layouts):
     if padded % size == 0:
       blocks = BlockSizes(*[size] * (6 if way else 8), **backward[way], **layouts[layout])
-      kernels[f'splash {size}{way}{layout}'] = functools.partial(splash, blocks=blocks)
+      kernels[f'splash {size}{way}{layout}'] = functools.partial(splash, window=window, blocks=blocks)
   return kernels
 
 
@@ -45,40 +47,46 @@ def estimate_kernels(config, mesh, device):
     mesh: of devices from `topology.describe`.
     device: `hardware.Device`.
   """
-  c, rows = config.model, []
+  c, costs = config.model, []
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-    spec = sharding.compute_spec('batch', None, sharding.head_axis(c.n_head), None)
-  shape = config.train.microbatch_size, config.data.seq_len, c.n_head, c.n_embd // c.n_head
-  x = jax.ShapeDtypeStruct(shape, c.compute_dtype, sharding=jax.NamedSharding(mesh, spec))
+    spec = sharding.compute_spec('batch', None, sharding.head_axis(parameters.n_kv_head(c)), None)
+  b, t, size = config.train.microbatch_size, config.data.seq_len, parameters.head_size(c)
+  place = functools.partial(jax.NamedSharding, mesh)
+  q, k = (jax.ShapeDtypeStruct((b, t, n, size), c.compute_dtype, sharding=place(spec))
+          for n in (c.n_head, parameters.n_kv_head(c)))
+  segments = None
+  if config.data.packing:
+    segments = jax.ShapeDtypeStruct((b, t), 'int32', sharding=place(jax.P(spec[0])))
   platform = mesh.devices.flat[0].platform
-  for name, attend in candidates(platform, config.data.seq_len).items():
-    def forward_and_backward(q, k, v, dy, attend=attend):
-      y, pull = jax.vjp(attend, q, k, v)
+  for name, attend in candidates(platform, t, c.sliding_window, config.data.packing).items():
+    def forward_and_backward(q, k, v, dy, segments, attend=attend):
+      y, pull = jax.vjp(functools.partial(attend, segments=segments), q, k, v)
       return y, *pull(dy)
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-      traced = jax.jit(forward_and_backward).trace(x, x, x, x)
+      traced = jax.jit(forward_and_backward).trace(q, k, k, q, segments)
       lowered = traced.lower(lowering_platforms=(platform.replace('gpu', 'cuda'),))
     try:
       compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-      rows.append({'kernel': name, 'refused': str(error).splitlines()[0][:90]})
+      costs.append({'kernel': name, 'refused': str(error).splitlines()[0][:90]})
       continue
     kernels = traffic.kernels(compiled.as_text())
-    rows.append({
+    costs.append({
       'kernel': name, 'peak': compiled.memory_analysis().peak_memory_in_bytes,
       'moved': sum(kernel.runs * kernel.bytes for kernel in kernels),
       'flops': sum(kernel.runs * kernel.flops for kernel in kernels),
       'seconds': sum(kernel.runs * max(kernel.flops / device.flops, kernel.bytes / device.bandwidth)
                      for kernel in kernels)})
-  return rows
+  return costs
 
 
 def table(costs, config, mesh, name):
   """Format the result of `estimate_kernels`."""
   rows = config.train.microbatch_size // sharding.batch_shards(mesh)
   lines = [f'attention of one layer, forward and backward, on one device of {name}: {rows} sequences of '
-           f'{config.data.seq_len:,}, {config.model.n_head} heads of '
-           f'{config.model.n_embd // config.model.n_head}', '',
+           f'{config.data.seq_len:,}, {config.model.n_head} heads of {parameters.head_size(config.model)}'
+           + (f', {config.model.n_kv_head} of keys and values' if config.model.n_kv_head else '')
+           + (f', window {config.model.sliding_window:,}' if config.model.sliding_window else ''), '',
            f'{"peak MiB":>9} {"moved MB":>9} {"GFLOP":>8} {"ms bound":>11}  kernel']
   for row in costs:
     figures = 'rejected by the compiler' if 'refused' in row else (

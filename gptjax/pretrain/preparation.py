@@ -63,7 +63,9 @@ def initialize_workdir(config, workdir, mixture, source, tokenizer):
     return n_steps(changed, mixture)
   def write_files():
     configs.make_workdir(workdir)
-    run_weights.save_run_tokenizer(source, tokenizer, workdir)  # before config.json, see `save_tokenizer`
+    # Before config.json, see `save_tokenizer`.
+    begin_of_text = mixture.train[0].tokenizer.get('begin_of_text')
+    run_weights.save_run_tokenizer(source, tokenizer, workdir, begin_of_text)
     configs.write_or_check_config(config, workdir, mixture.digest, n_steps_of)
     return access.read(paths.location(workdir) / 'config.json').decode()
   written, path = processes.on_process_0(write_files), paths.location(workdir) / 'config.json'

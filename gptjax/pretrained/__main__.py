@@ -11,6 +11,8 @@ from gptjax.command.parsers import pretrained as parsers
 from gptjax.parallel import jax_settings
 from gptjax.text.words import plural
 
+GPT2_ENTRIES = 50_257
+
 
 def main(arguments):
   action = parsers.action(arguments)
@@ -22,9 +24,8 @@ def main(arguments):
                                                 flags.activation_function)
     print(_summary(flags.out, model, tokenizer))
     if tokenizer is None:
-      print(f'{flags.out} has no tokenizer: it can be trained, but not sampled or evaluated; '
-            "--tokenizer=gpt2 adds GPT-2's, which nanoGPT and llm.c use unless told otherwise",
-            file=sys.stderr)
+      print(f'{flags.out} has no tokenizer, so it can be trained, but not sampled or evaluated: to add one, '
+            f'remove the folder and import again with {_likely_tokenizer(model.n_vocab)}', file=sys.stderr)
     return
   import gptjax
   model, tokenizer = gptjax.load(flags.source)
@@ -35,6 +36,15 @@ def main(arguments):
 def _summary(folder, model, tokenizer):
   return (f'{folder}: {plural(model.n_layer, "layer")} of width {model.n_embd}, '
           f'{f"tokenizer of {tokenizer.n_vocab:,} entries" if tokenizer else "no tokenizer"}')
+
+
+def _likely_tokenizer(n_vocab):
+  """The flag with the tokenizer that a model of nanoGPT or llm.c with so many entries has."""
+  if n_vocab >= GPT2_ENTRIES:
+    return "--tokenizer=gpt2, if it is GPT-2's"
+  return ('--tokenizer=char:DIR, if its entries are the characters of a text (`python -m '
+          'gptjax.data.tokenizers train --kind=char --source=text:input.txt --out=DIR`; a meta.pkl is not '
+          'read)')
 
 
 if __name__ == '__main__':

@@ -6,7 +6,7 @@ import jax
 from flax import nnx
 from safetensors import safe_open
 
-from gptjax.data.tokenizers import hf_folder, special
+from gptjax.data.tokenizers import hf_folder
 from gptjax.errors import InputError
 from gptjax.model import parameters
 from gptjax.model.gpt import GPT, Block
@@ -124,7 +124,7 @@ def config_json(model, tokenizer):
                      f'{type(model).__name__}{" with unstacked layers" * (type(model) is GPT)}')
   if tokenizer and tokenizer.n_vocab > model.n_vocab:
     raise InputError(f'the tokenizer has {tokenizer.n_vocab} entries, but the model only {model.n_vocab}')
-  first, ends = (special.first_token(tokenizer), list(tokenizer.eos_ids)) if tokenizer else (None, [])
+  first, ends = (tokenizer.start_of_text, list(tokenizer.eos_ids)) if tokenizer else (None, [])
   fields = fields_of(model)
   config = hf_config.config_values(_architecture(fields), fields) | {
     'dtype': 'float32', 'bos_token_id': first,

@@ -119,7 +119,7 @@ def _workdir_tokenizer(workdir, tokenizer):
   return saved if saved.digest == tokenizer.digest else tokenizer
 
 
-def save_run_tokenizer(source, tokenizer, workdir):
+def save_run_tokenizer(source, tokenizer, workdir, begin_of_text=None):
   """Save the tokenizer in the workdir, see `save_tokenizer`.
 
   The tokenizer of the initial weights takes precedence: a corpus does not have the `eos_ids` of the model.
@@ -128,11 +128,12 @@ def save_run_tokenizer(source, tokenizer, workdir):
     source: layout.WeightSource of the initial weights, or None.
     tokenizer: folder of the corpus's tokenizer.
     workdir: workdir of the run.
+    begin_of_text: id of the token by which each document of the corpus begins, or None.
   """
   if source and source.tokenizer:
     save_tokenizer(source.tokenizer, workdir)
   else:
-    save_corpus_tokenizer(tokenizer, workdir)
+    save_corpus_tokenizer(tokenizer, workdir, begin_of_text)
 
 
 def save_tokenizer(tokenizer, workdir):
@@ -175,15 +176,19 @@ def _has_files(folder, files):
     for name, content in files.items())
 
 
-def save_corpus_tokenizer(tokenizer, workdir):
+def save_corpus_tokenizer(tokenizer, workdir, begin_of_text=None):
   """Save the corpus's tokenizer in the workdir, which can then be loaded without the corpus.
 
   Only the files of the tokenizer are written, with the content that was read: the folder is untrusted and may
-  have other files, and links to anywhere.
+  have other files, and links to anywhere. The model that is trained learns how texts begin from the corpus,
+  where that of another model, from which the tokenizer is, may never occur.
 
   Args:
     tokenizer: folder of the tokenizer.
     workdir: workdir of the run.
+    begin_of_text: see `save_run_tokenizer`.
   """
   if not _is_saved(paths.location(workdir)):
-    save_tokenizer(loading.load(str(cache.folder(paths.location(tokenizer)))), workdir)
+    loaded = loading.load(str(cache.folder(paths.location(tokenizer))))
+    loaded.start_of_text = loaded.end_of_text if begin_of_text is None else begin_of_text
+    save_tokenizer(loaded, workdir)

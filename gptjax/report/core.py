@@ -1,7 +1,5 @@
 """CORE in a report: a table of its tasks, and the curve over time, FLOPs and tokens."""
 
-from types import SimpleNamespace
-
 import numpy as np
 
 from gptjax.command import figures
@@ -65,7 +63,7 @@ def points(run):
       continue
     train, data, model = (run.trained.get(part, {}) for part in ('train', 'data', 'model'))
     tokens = np.array(steps, float) * train['batch_size'] * data['seq_len']
-    flops = tokens * flops_per_token(SimpleNamespace(**model), data['seq_len'])['palm']
+    flops = tokens * flops_per_token(runs.model_config(model), data['seq_len'])['palm']
     seconds = runs.curve(run, 'time/steps')
     hours = np.interp(steps, [0, *seconds[0]], [0, *seconds[1]]) / 3600 if seconds[0] else np.full(
       len(steps), np.nan)

@@ -1,13 +1,16 @@
 """Reads the data of workdirs for a report."""
 
 from pathlib import PurePosixPath
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+from gptjax import defaults
 from gptjax.errors import InputError
 from gptjax.report import files, telemetry
 from gptjax.storage.files import access, hub_names, paths
 from gptjax.storage.files.json_files import layout_fault
 from gptjax.storage.files.paths import Url
+from gptjax.storage.files.run_config import legacy_value
 
 
 class Run(NamedTuple):
@@ -82,12 +85,16 @@ def _finetuned(folder):
   return {'version': 1} if content else {}
 
 
-def _parameters(folder, fields):
-  from types import SimpleNamespace
+def model_config(fields):
+  """Return `config.model` with these stored fields, and for others the values of versions without them."""
+  legacy = {name: legacy_value(field) for name, field in defaults.FIELDS['model'].items()}
+  return SimpleNamespace(**{**legacy, **fields})
 
+
+def _parameters(folder, fields):
   from gptjax.model.size import n_params
   try:
-    return n_params(SimpleNamespace(**fields))
+    return n_params(model_config(fields))
   except (AttributeError, TypeError) as error:
     raise InputError(f'{folder}/config.json does not describe a model ({error})') from None
 

@@ -84,9 +84,20 @@ def make_optimizer(config, declared):
   adam = optax.scale_by_adam(c.b1, c.b2, c.epsilon)
   clip = optax.clip_by_global_norm(c.clip_norm) if c.clip_norm > 0 else optax.identity()
   if c.name == 'openai_adam':
-    return optax.chain(clip, openai_adam(c.b1, c.b2, c.epsilon, c.weight_decay, decays))
-  direction = adam if c.name == 'adamw' else _muon_for_blocks(adam, c.muon_momentum, declared)
-  return optax.chain(clip, direction, optax.add_decayed_weights(c.weight_decay, decays))
+    optimizer = optax.chain(clip, openai_adam(c.b1, c.b2, c.epsilon, c.weight_decay, decays))
+  else:
+    direction = adam if c.name == 'adamw' else _muon_for_blocks(adam, c.muon_momentum, declared)
+    optimizer = optax.chain(clip, direction, optax.add_decayed_weights(c.weight_decay, decays))
+  return optimizer if c.embedding_rate == 1 else _faster_embeddings(optimizer, c.embedding_rate, declared)
+
+
+def _faster_embeddings(optimizer, factor, declared):
+  """Multiply the updates of embeddings, decay included, by a factor: that of a learning rate of their own."""
+  def update(updates, state, params=None):
+    updates, state = optimizer.update(updates, state, params)
+    scaled = lambda path, u: factor * u if _declaration(path, declared).looked_up else u
+    return jax.tree.map_with_path(scaled, updates), state
+  return optax.GradientTransformation(optimizer.init, update)
 
 
 def openai_adam(b1, b2, epsilon, weight_decay, decays):

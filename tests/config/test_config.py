@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import jax
 import pytest
 from conftest import ENVIRONMENT, ROOT, mesh_of, tiny_config
+from variants import OPTIMIZERS
 
 from gptjax import defaults, domains
 from gptjax.config import memory
@@ -204,9 +205,10 @@ def test_a_folder_of_data_that_is_not_there_is_refused_at_the_start(field, tmp_p
   assert not list(tmp_path.iterdir())
 
 
-def test_memory_needed_counts_the_state_that_a_run_really_has():
+@pytest.mark.parametrize('optimizer', OPTIMIZERS)
+def test_memory_needed_counts_the_state_that_a_run_really_has(optimizer):
   from gptjax.train.step import init_state
-  config = tiny_config()
+  config = tiny_config(**{'optimizer.name': optimizer})
   with mesh_of(fsdp=2) as mesh:
     state = jax.jit(lambda: init_state(config))()
     need = memory.required_bytes(config, mesh)
@@ -277,13 +279,14 @@ AS_THEY_ARE = {
   'gpt1_finetune': 'config.init_from is missing', 'gpt1_ablations': 'config.init_from is missing',
   'gpt1_transfer': 'config.init_from is missing', 'gpt1_zero_shot': 'config.init_from and',
   'gpt2_zero_shot': 'config.init_from is empty', 'gpt2_fineweb': CORPUS, 'gpt2_wikitext103': CORPUS,
-  'gpt2_sweep': CORPUS, 'gpt2_released_sweep': 'gpt2 is not a folder'}
+  'gpt2_sweep': CORPUS, 'gpt2_released_sweep': 'gpt2 is not a folder', 'modern': CORPUS,
+  'modern_124m': CORPUS}
 SWEEPS = 'gpt2_sweep', 'gpt2_released_sweep'  # which say first which size they begin
 
 
 def test_every_config_is_in_the_table():
   names = {path.stem for path in (ROOT / 'configs').glob('*.py')} - {'__init__'}
-  assert names == {*AS_THEY_ARE, 'quickstart', 'gpt2_sweep_tiny'}
+  assert names == {*AS_THEY_ARE, 'quickstart', 'gpt2_sweep_tiny', 'modern_small'}
 
 
 def run_as_it_is(name, folder, monkeypatch, there=10**15):

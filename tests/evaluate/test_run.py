@@ -11,7 +11,7 @@ import jax
 import killing
 import pytest
 from conftest import ENVIRONMENT, ROOT, SHARED, mesh_of
-from evaluate.tasks.judge import make
+from evaluate.tasks.judge import Judge, make
 
 import gptjax
 from configs import gpt2_zero_shot
@@ -19,6 +19,7 @@ from gptjax.evaluate.run import TASK_FIELDS, Results, evaluate, weights_digest
 from gptjax.evaluate.scoring import scores
 from gptjax.evaluate.scoring.evaluated_model import TaskResult
 from gptjax.evaluate.tasks import suite
+from gptjax.evaluate.tasks.lambada import split_last_word
 from gptjax.storage import ownership
 
 
@@ -220,6 +221,19 @@ def command(folder, workdir, *flags):
 def start(line):
   return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                           env={**ENVIRONMENT, 'JAX_NUM_CPU_DEVICES': '2'})
+
+
+def test_a_shorter_context_is_as_if_the_model_had_no_longer_one(folder, tmp_path):
+  assert evaluate(config_of(folder, tasks='lambada', n_ctx=24, grid=False), tmp_path / 'run') == 0
+  judge = Judge(folder)
+  judge.n_ctx = 24
+  for line in (tmp_path / 'run' / 'examples' / 'lambada.jsonl').read_text().splitlines():
+    one = json.loads(line)
+    log_probs, *_ = judge.continuation(*split_last_word(one['text']))
+    assert one['nats'] == pytest.approx(-log_probs.sum(), rel=1e-4)
+  assert read(tmp_path / 'run')['model']['n_ctx'] == 24
+  with pytest.raises(ValueError, match=r'config\.eval\.n_ctx = 257 is longer .* of the model, 256'):
+    evaluate(config_of(folder, n_ctx=257), tmp_path / 'longer')
 
 
 @pytest.mark.parametrize('number, code', [

@@ -86,9 +86,9 @@ def test_scores_do_not_depend_on_the_batch_the_other_texts_or_the_mesh(batch_siz
   assert everything.log_prob == pytest.approx(sum(score.log_prob for score in alone))
 
 
-def test_without_an_end_of_text_token_the_first_token_and_its_bytes_do_not_count():
+def test_without_a_start_of_text_token_the_first_token_and_its_bytes_do_not_count():
   tokenizer = sentence_piece.train_sentencepiece([' '.join(TEXTS) + ' one two three'], 280)
-  tokenizer.end_of_text = None
+  tokenizer.start_of_text = None
   config = tiny_config(**{'model.init_std': 0.3, 'model.n_vocab': 280})
   with mesh_of():
     model = jax.jit(lambda: GPT(jax.random.key(0), config))()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import mesh_of
 from flax import nnx
+from variants import VARIANTS
 
 from finetune.tiny import batch_of, config_of, finetune_state, grads_of
 from gptjax.finetune import step, trainable
@@ -42,10 +43,10 @@ def test_a_fresh_state_is_of_the_types_of_a_restored_one(train):
   assert not any(x.weak_type for x in jax.tree.leaves(state))
 
 
-@pytest.mark.parametrize('kind', KINDS)
-def test_the_loss_is_the_papers(kind):
+@pytest.mark.parametrize('kind, variant', [*((kind, 'gpt2') for kind in KINDS), ('similarity', 'everything')])
+def test_the_loss_is_the_papers(kind, variant):
   g, outputs = KINDS[kind]
-  config = config_of(**{'train.batch_size': 4})
+  config = config_of(**{'train.batch_size': 4, **VARIANTS[variant]})
   batch = batch_of(config, g, labels=g if kind == 'choice' else outputs)
   with mesh_of() as mesh:
     (both, task, language), _ = grads_of(config, kind, outputs, put(batch, mesh))

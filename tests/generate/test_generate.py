@@ -221,8 +221,8 @@ def test_a_damaged_model_and_a_missing_tokenizer_are_told(model, tokenizer):
   with pytest.raises(ValueError, match='the folder of the weights has no tokenizer: copy tokenizer'):
     sample(model, None, prompt='a')
   endless = byte_bpe.train_bpe([WORDS], 300)
-  endless.end_of_text = None
-  with pytest.raises(ValueError, match='no end-of-text token to start with'):
+  endless.start_of_text = None
+  with pytest.raises(ValueError, match='no start-of-text token to start with'):
     sample(model, endless)
   damaged = jax.tree.map(lambda x: x * np.nan, model)
   with pytest.raises(ValueError, match='logits of the model are NaN'):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import mesh_of, random_batch, tiny_config
 from flax import nnx
+from kernels import plain
 
 from gptjax import defaults
 from gptjax.config import resolve as configs
@@ -81,6 +82,11 @@ def config_on(device, **changes):
   (GPU, {'attention.kernel': 'pallas', 'model.dropout': 0.1}, 'pallas'),
   (GPU, {'attention.kernel': 'pallas', 'model.compute_dtype': 'float32', 'model.n_head': 6}, 'pallas'),
   (GPU, {'model.dropout': 0.1, 'job': 'evaluate'}, 'cudnn'), (GPU, {'model.n_head': 4}, 'xla'),
+  (GPU, {'model.n_head': 4, 'model.head_size': 64}, 'cudnn'), (GPU, {'model.head_size': 20}, 'xla'),
+  (GPU, {'model.n_kv_head': 4, 'model.sliding_window': 100}, 'cudnn'),
+  (TPU, {'model.n_kv_head': 4, 'model.sliding_window': 100}, 'splash'),
+  (GPU, {'data.packing': True}, 'xla'), (TPU, {'data.packing': True}, 'splash'),
+  (GPU, {'data.packing': True, 'job': 'evaluate'}, 'cudnn'),
   (SimpleNamespace(**{**vars(GPU), 'compute_capability': '7.0'}), {}, 'xla'),
   (SimpleNamespace(**{**vars(GPU), 'compute_capability': 'gfx942'}), {}, 'xla'),
   (TPU, {}, 'splash'), (TPU, {'model.dropout': 0.1}, 'xla'), (TPU, {'data.seq_len': 100}, 'xla'),
@@ -98,10 +104,12 @@ def test_auto_is_the_best_that_device_and_settings_allow(device, changes, kernel
   (GPU, 'cudnn', {'model.dropout': 0.1}, 'config.model.dropout = 0.1: set that to 0'),
   (TPU, 'splash', {'model.dropout': 0.1}, 'config.model.dropout = 0.1: set that to 0'),
   (GPU, 'cudnn', {'model.compute_dtype': 'float32'}, 'computes in bfloat16'),
-  (GPU, 'cudnn', {'model.n_head': 4}, 'n_head = 192'),
+  (GPU, 'cudnn', {'model.n_head': 4}, r'config.model.head_size \(0: n_embd / n_head\) is 192: set it to'),
+  (GPU, 'cudnn', {'data.packing': True}, 'config.data.packing = True: set that to False, or the kernel'),
+  (GPU, 'cudnn', {'model.head_size': 12}, r'head_size .* is 12: set it to xla'),
   (SimpleNamespace(**{**vars(GPU), 'compute_capability': '7.5'}), 'cudnn', {}, 'of Ampere or later'),
   (TPU, 'pallas', {'model.dropout': 0.1}, 'runs on a GPU, and this is a TPU: set it to xla or auto'),
-  (GPU, 'pallas', {'model.n_head': 4}, 'the head sizes 16, 32, 64, 128, .*n_head = 192: set it to xla'),
+  (GPU, 'pallas', {'model.n_head': 4}, 'the head sizes 16, 32, 64, 128, .* is 192: set it to xla'),
   (SimpleNamespace(**{**vars(GPU), 'compute_capability': 'gfx942'}), 'pallas', {}, 'of Ampere or later'),
   (SimpleNamespace(platform='tpu', device_kind='TPU v3'), 'splash', {}, 'v4 or later'),
   (GPU, 'flash', {}, 'must be one of auto, xla, cudnn, splash, pallas')])
@@ -115,6 +123,11 @@ def test_dropout_is_never_dropped_in_silence():
   keys = jax.random.split(jax.random.key(0), 2)
   with mesh_of(), pytest.raises(ValueError, match='cudnn does not support dropout'):
     attention(*qkv(8), kernel='cudnn', rate=0.1, keys=keys)
+
+
+def test_segments_are_never_ignored_in_silence():
+  with mesh_of(), pytest.raises(ValueError, match='cudnn does not support segments'):
+    attention(*qkv(8), kernel='cudnn', rate=0.0, keys=None, segments=jnp.ones((2, 8), jnp.int32))
 
 
 @pytest.fixture
@@ -157,9 +170,22 @@ def test_splash_is_right_with_each_way_to_cut_it_up(k, t):
     np.testing.assert_allclose(square(lambda x: fused.splash(*x, interpret=True)), want, atol=3e-5)
 
 
+@pytest.mark.parametrize('kernel', ['splash', 'pallas'])
+def test_kernels_equal_xla_with_grouped_heads_a_window_and_segments(splash_here, monkeypatch, kernel):
+  from gptjax.kernels import flash
+  monkeypatch.setattr(flash, 'attend', functools.partial(flash.attend, interpret=True))
+  x, options = plain.inputs(90, 2), dict(window=40, segments=plain.segments(90))
+  with mesh_of():
+    ours, xla = (functools.partial(attention, kernel=name, rate=0.0, keys=None, **options)
+                 for name in (kernel, 'xla'))
+    plain.compare(plain.with_gradients(ours, *x), plain.with_gradients(xla, *x))
+
+
 @pytest.mark.parametrize('changes', [
   {}, {'model.remat': 'full', 'model.scan': False, 'model.scale_attn_by_inverse_layer_idx': True,
-       'model.scale_attn_weights': False}], ids=['scanned', 'unrolled, remat, scaled by layer'])
+       'model.scale_attn_weights': False},
+  {'model.n_kv_head': 2, 'model.head_size': 12, 'model.sliding_window': 7, 'model.remat': 'full'}],
+  ids=['scanned', 'unrolled, remat, scaled by layer', 'grouped, window, remat'])
 def test_a_model_trains_and_reads_the_same_with_splash(splash_here, changes):
   made = {}
   for kernel in ('xla', 'splash'):

@@ -9,7 +9,7 @@ import pytest
 from conftest import mesh_of, random_batch, tiny_config
 from finetune.tiny import batch_of, config_of, finetune_state
 from flax import nnx
-from variants import VARIANTS
+from variants import FLOAT32, VARIANTS
 
 from gptjax.finetune import step
 from gptjax.finetune.model import Classifier, add_lora
@@ -17,7 +17,7 @@ from gptjax.finetune.tasks.transforms import LANGUAGE_MODEL
 from gptjax.generate import kv_cache
 from gptjax.model.compute import gathered_once, in_dtype, multiplied_in, stacked, unrolled
 from gptjax.model.gpt import _logits
-from gptjax.model.layers import LayerNorm, Projection
+from gptjax.model.layers import Norm, Projection
 from gptjax.model.lstm import language_model
 from gptjax.model.parameters import declaration
 from gptjax.parallel import sharding
@@ -45,12 +45,12 @@ def module_of(name):
 
 
 def expected_dtypes(model, names):
-  """{name: dtype}: gains, which start as ones, the biases beside them, and the head are float32."""
+  """{name: dtype}: gains, which start as ones, what is beside them, and `FLOAT32` are float32."""
   gains = {module_of(jax.tree_util.keystr(path, simple=True, separator='/'))
            for path, leaf in jax.tree.leaves_with_path(nnx.to_pure_dict(nnx.state(model)))
            if (leaf == 1).all()}
-  return {name: 'float32' if module_of(name) in gains or name.startswith('clf/') else 'bfloat16'
-          for name in names}
+  exact = lambda module: module in gains or '/'.join(module).endswith(FLOAT32)
+  return {name: 'float32' if exact(module_of(name)) else 'bfloat16' for name in names}
 
 
 @pytest.mark.parametrize('form', [lambda model: model, unrolled, lambda model: stacked(unrolled(model)),
@@ -89,7 +89,7 @@ def computed_with(function, *arguments):
       return call(self, *given, **named)
     return mock.patch.object(kind, '__call__', called)
 
-  with spy(LayerNorm, 'g'), spy(Projection, 'w'):
+  with spy(Norm, 'g'), spy(Projection, 'w'):
     jax.make_jaxpr(lambda *given: function(*given))(*arguments)  # a new function, which no cache knows
   return seen
 
@@ -99,7 +99,7 @@ def computed_with(function, *arguments):
 def test_norms_compute_in_float32_in_every_job(scan, parts):
   changes = {**BFLOAT16, 'model.scan': scan, 'train.microbatch_size': 8 // parts}
   config, tuned = tiny_config(**changes), config_of(**changes)
-  norms, products = ('LayerNorm', 'float32', True), ('Projection', 'bfloat16', False)
+  norms, products = ('Norm', 'float32', True), ('Projection', 'bfloat16', False)
   with mesh_of() as mesh:
     state, batch = train.init_state(config), sharding.shard_batch(random_batch(config), mesh)
     pretrain = functools.partial(train.train_step, config=config, graphdef=train.graph(config), steps=10)

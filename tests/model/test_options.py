@@ -106,7 +106,7 @@ def test_a_window_of_the_whole_context_changes_nothing():
   np.testing.assert_array_equal(got, want)
 
 
-def test_a_soft_cap_bounds_the_logits_and_keeps_their_order():
+def test_a_soft_cap_bounds_the_logits():
   tokens = random_batch(tiny_config())['inputs']
   with mesh_of():
     plain, capped = (np.asarray(grown(model_of(tiny_config(**changes)), 8)(tokens))

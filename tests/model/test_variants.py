@@ -20,9 +20,9 @@ import gptjax
 from gptjax.errors import InputError
 from gptjax.finetune.model import add_lora
 from gptjax.generate import kv_cache
-from gptjax.model.compute import unrolled
+from gptjax.model.compute import projections, unrolled
 from gptjax.model.lstm import language_model
-from gptjax.model.parameters import declarations, head_size
+from gptjax.model.parameters import declarations, n_kv_head
 from gptjax.model.size import flops_per_token, n_params
 from gptjax.parallel import sharding
 from gptjax.pretrained import export
@@ -69,10 +69,14 @@ def weights(model):
 
 
 @functools.cache
-def drawn(name):
-  """{path: whether a fresh weight is random} and not a constant, which biases and gains are."""
+def matrices(name):
+  """{path: whether a weight is a matrix}: a fresh one is random, and not a constant as biases and gains are.
+
+  A vector of a layer is no matrix, even a random one.
+  """
   with mesh_of():
-    return {path: w.std() > 0 for path, w in weights(fresh(config_of(name))).items()}
+    found = weights(fresh(config_of(name)))
+  return {path: w.std() > 0 and w.ndim - path.startswith('h/') > 1 for path, w in found.items()}
 
 
 def loss_and_gradients(config, sizes):
@@ -175,11 +179,12 @@ def test_the_count_of_flops_is_that_of_the_forward_pass(name):
     products = matmul_flops(jax.make_jaxpr(run)(np.zeros((1, t), np.int32)).jaxpr)
     declared = jax.tree.leaves(declarations(fresh(config)), is_leaf=lambda node: hasattr(node, 'axes'))
     shapes = [w.shape for w in weights(fresh(config)).values()]
-  vectors = sum(int(np.prod(shape)) for shape, one in zip(shapes, declared, strict=True) if not one.decays)
-  width = 4 * config.model.n_layer * config.model.n_head * head_size(config.model) * hasattr(model, 'h')
+  sizes = [(int(np.prod(shape)), one) for shape, one in zip(shapes, declared, strict=True)]
+  n, vectors = (sum(size for size, one in sizes if wanted(one))
+                for wanted in (lambda one: not one.looked_up, lambda one: not one.decays))
   window = config.model.sliding_window or t
-  counted, computed = width * window, width * sum(map(len, keys_of_queries(t, window))) / t
-  want = flops_per_token(config.model, t)['palm'] / 3 - 2 * vectors - counted + computed
+  square = flops_per_token(config.model, t)['palm'] / 3 - 2 * n  # attention to `window` keys per query
+  want = 2 * (n - vectors) + square * sum(map(len, keys_of_queries(t, window))) / (t * window)
   np.testing.assert_allclose(products / t, want, rtol=1e-6)
 
 
@@ -216,7 +221,7 @@ def matmul_flops(jaxpr):
 
 
 @every_variant
-def test_random_weights_decay_and_those_of_blocks_are_matrices_of_muon(name):
+def test_matrices_decay_and_those_of_blocks_are_matrices_of_muon(name):
   config = config_of(name)
   with mesh_of():
     params = jax.eval_shape(lambda: init_state(config).params)
@@ -225,13 +230,29 @@ def test_random_weights_decay_and_those_of_blocks_are_matrices_of_muon(name):
   decays = dict(zip(paths, jax.tree.leaves(decay_mask(params, declared)), strict=True))
   none = lambda x: x is None or not isinstance(x, dict)
   muon = dict(zip(paths, jax.tree.leaves(muon_dimensions(params, declared), is_leaf=none), strict=True))
-  for path, random in drawn(name).items():
-    assert decays[path] == random, path
-    assert (muon[path] is not None) == (random and path.startswith('h/')), path
+  for path, matrix in matrices(name).items():
+    assert decays[path] == matrix, path
+    assert (muon[path] is not None) == (matrix and path.startswith('h/')), path
 
 
 @every_variant
-def test_lora_adapts_every_matrix_of_a_block_and_changes_nothing_at_first(name):
+def test_every_large_matrix_is_stored_in_shards_over_fsdp_and_tensor(name):
+  """Without an axis a weight computes the same, on each device all of it: only its memory would tell."""
+  if 'model.architecture' in VARIANTS[name]:
+    pytest.skip('the weights of an LSTM are on each device')
+  config = config_of(name)
+  with mesh_of(fsdp=2, tensor=2):
+    params = jax.eval_shape(lambda: init_state(config).params)
+  whole_heads = n_kv_head(config.model) % 2  # the mesh does not divide them
+  for path, w in jax.tree.leaves_with_path(params):
+    shards = {axis for axes in w.sharding.spec for axis in (axes if isinstance(axes, tuple) else (axes,))}
+    layers = config.model.n_layer if path[0].key == 'h' else 1
+    if matrices(name)[path_of(path)] and w.size >= layers * config.model.n_embd ** 2:
+      assert shards >= ({'fsdp'} if whole_heads and 'attn/' in path_of(path) else {'fsdp', 'tensor'}), path
+
+
+@every_variant
+def test_lora_adapts_every_matrix_of_a_block_and_changes_nothing_at_first_or_is_refused(name):
   if 'model.architecture' in VARIANTS[name]:
     pytest.skip('an LSTM has no blocks')
   config = config_of(name)
@@ -239,11 +260,15 @@ def test_lora_adapts_every_matrix_of_a_block_and_changes_nothing_at_first(name):
   with mesh_of():
     model = fresh(config)
     want = np.asarray(model(tokens))
-    matrices = {path for path, random in drawn(name).items() if random and path.startswith('h/')}
+    of_blocks = {path for path, matrix in matrices(name).items() if matrix and path.startswith('h/')}
+    if of_blocks != {'/'.join(('h', *path, 'w')) for path, _ in projections(model.h)}:
+      with pytest.raises(InputError, match='is not a projection'):
+        add_lora(model.h, jax.random.key(0), 2, config.model.n_layer)
+      return
     model.h = add_lora(model.h, jax.random.key(0), 2, config.model.n_layer)
     np.testing.assert_allclose(model(tokens), want, atol=1e-6)
     found = weights(model)
-  assert {path.replace('lora/lora_a', 'w') for path in found if path.endswith('lora_a')} == matrices
+  assert {path.replace('lora/lora_a', 'w') for path in found if path.endswith('lora_a')} == of_blocks
 
 
 @every_variant

@@ -119,21 +119,36 @@ ENTRY %main (q: bf16[2,3,1024,64]) -> bf16[2,3,1024,64] {
   %table = s8[1,2,2]{2,1,0} parameter(4)
   %x = bf16[2,1024,3,64]{3,2,1,0} parameter(5)
   %q_of_one = bf16[3,1024,64]{2,1,0} parameter(6)
+  %k = bf16[2,1,1024,64]{3,2,1,0} parameter(7)
+  %grouped = bf16[2,1024,1,64]{3,2,1,0} parameter(8)
   KERNEL
 }
 """
 CUDNN = ('(bf16[2,3,1024,64]{3,1,2,0}, u8[0]{0}) custom-call(%q, %q, %q), '
          'custom_call_target="__cudnn$fmhaSoftmax", '
-         'backend_config={"intermediate_tensor_shape": {"dimensions": ["2", "3", "1024", "1024"]}}')
+         'backend_config={"intermediate_tensor_shape": {"dimensions": ["2", "3", "1024", "1024"]}, '
+         '"sliding_window_length": 0}')
 SPLASH = ('(f32[2,512,64]{2,1,0}, bf16[2,3,1024,64]{3,2,1,0}) custom-call(%table, %table, OPERANDS), '
           'custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={\n'
           '"xprof_metadata":"{BLOCKS}"')
-FORWARD = SPLASH.replace('OPERANDS', '%q, %q, %q').replace('BLOCKS', r'\"block_q\": 512, \"block_kv\": 256')
+SIZES = r'\"block_q\": 512, \"block_kv\": 256'
+FORWARD = SPLASH.replace('OPERANDS', '%q, %q, %q').replace('BLOCKS', SIZES)
 KEYS = SPLASH.replace('OPERANDS', '%q, %q, %q, %rows, %do, %rows').replace(
   'BLOCKS', r'\"block_q_dkv\": 512, \"block_kv_dkv\": 512')
 OURS = ('bf16[2,1024,3,64]{3,2,1,0} custom-call(%x, %x, %lse, %lse, %x, %x), '
         'custom_call_target="__gpu$xla.gpu.triton", metadata={op_name="jit(step)/flash_dq/pallas_call"}')
+OURS_DKV = OURS.replace('%x, %x, %lse, %lse, %x, %x', '%grouped, %grouped, %x, %x, %lse, %lse').replace(
+  'flash_dq', 'flash_dkv')
 ARRAY, ROWS = 2 * 2 * 3 * 1024 * 64, 4 * 2 * 3 * 8 * 1024  # bytes
+WINDOW = 100
+PAIRS = sum(min(i + 1, WINDOW) for i in range(1024)) / 1024  # keys per query
+
+
+def within_window(kernel):
+  """A kernel as it is called with a window of 100."""
+  kernel = kernel.replace('length": 0', f'length": {WINDOW}')
+  kernel = kernel.replace('(step)', f'(step)/jvp(window_{WINDOW})')
+  return kernel.replace('BLOCKS}"', f'BLOCKS}}"}}}}, metadata={{op_name="jvp(window_{WINDOW})/shard_map"}}')
 
 
 @pytest.mark.parametrize('written, flops, again', [
@@ -146,8 +161,17 @@ ARRAY, ROWS = 2 * 2 * 3 * 1024 * 64, 4 * 2 * 3 * 8 * 1024  # bytes
    (2 * ARRAY + 2 * ROWS) * (3 / 2 - 1)),
   # One sequence on a device: its dimension is not there.
   ('%splash_mha_fwd_residuals.1 = ' + FORWARD.replace('%q', '%q_of_one'), 6 * 512 * 256 / 1024,
-   ARRAY * (6 / 4 - 1))])
-def test_attention_kernels_count_the_causal_half_and_blocks_on_the_diagonal(written, flops, again):
+   ARRAY * (6 / 4 - 1)),
+  ('%a = ' + within_window(CUDNN), 2 * PAIRS, 0),
+  ('%a = ' + within_window(OURS), 3 * PAIRS, 0),
+  # Three query heads of one group: their work, and for each of them the keys are read.
+  ('%a = ' + OURS_DKV, 4 * 1024 / 2, 0),
+  ('%splash_mha_fwd_residuals.1 = ' + FORWARD.replace('%q, %q, %q', '%q, %k, %k'), 2 * 6 * 512 * 256 / 1024,
+   2 * ARRAY / 3 * (3 * 6 / 4 - 1)),
+  # Of queries 512 to 1,023 only keys from 413 on: 2 + 3 pairs.
+  ('%splash_mha_fwd_residuals.1 = ' + within_window(SPLASH).replace('OPERANDS', '%q, %q, %q').replace(
+    'BLOCKS', SIZES), 2 * 5 * 512 * 256 / 1024, 2 * ARRAY * (5 / 4 - 1))])
+def test_attention_kernels_count_what_they_attend_to_and_the_blocks_at_its_borders(written, flops, again):
   text = ATTENTION.replace('KERNEL', written)
   assert hlo.flops(text) == pytest.approx(2 * 2 * 3 * 64 * 1024 * flops, rel=2e-3)
   found = [hlo.splash_cost(instruction, at.types)[1] for instruction, at in hlo.instructions(text)]

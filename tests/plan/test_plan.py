@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -235,6 +236,35 @@ def test_the_step_uses_the_kernel_of_its_device_without_communication(name, kern
   assert cost.flops == pytest.approx(5 * t * work, rel=0.02)  # five on each device: no weight is so large
   heads = {n * 5 * t * c.n_embd * width for n in (1, 3) for width in (2, 4)}  # bytes of q, or of q, k and v
   assert not heads & {size for one in cost.collectives for size in one.sizes}
+
+
+# Of 1,024 keys, a query attends to 224 on average; splash computes 3 of the 4 blocks of 512 queries and keys.
+@pytest.mark.plan
+@pytest.mark.parametrize('name, kernel, call, products, attended', [
+  *((name, 'splash', 'splash_mha_(fwd|dkv)', 7, 768) for name in ('v4:2x2x1', 'v5e:2x2')),
+  *((name, 'cudnn', '__cudnn.fmha', 7, 224) for name in ('h100:1', 'h100:8')),
+  *((name, 'pallas', 'flash_(forward|dq|dkv)', 9, 224) for name in ('h100:1', 'a100:8'))])
+def test_grouped_heads_and_a_window_cost_what_they_need(name, kernel, call, products, attended):
+  """Kernels read the keys and values of 4 heads, not of 12, and skip what is before the window."""
+  devices = described(name)
+  tensor = min(2, len(devices))
+  shards = len(devices) // tensor
+  config = named('gpt2_small', devices[0], **{
+    'model.n_layer': 2, 'model.n_vocab': 1024, 'model.n_kv_head': 4, 'model.sliding_window': 256,
+    'model.remat': 'none', 'mesh.data': 1, 'mesh.fsdp': -1, 'mesh.tensor': tensor,
+    'data.packing': kernel != 'cudnn',
+    'train.batch_size': 5 * shards, 'train.microbatch_size': 5 * shards,
+    **({'attention.kernel': 'pallas', 'model.dropout': 0.1} if kernel == 'pallas' else {})})
+  assert config.attention.kernel == kernel
+  compiled, cost = program.compile_and_cost(config, sharding.make_mesh(config.mesh, devices))
+  queries, keys = (2 * 5 * 1024 * n // tensor * 64 for n in (12, 4))  # bytes on a device
+  calls = [[sum(hlo.array_bytes(context.types[operand])) for operand in hlo.operands(instruction.rest)]
+           for instruction, context in hlo.instructions(compiled.as_text())
+           if instruction.op == 'custom-call' and re.search(call, instruction.name + instruction.rest)]
+  assert calls and all(sizes.count(keys) == 2 and sizes.count(queries) in (1, 2, 3) for sizes in calls)
+  c = config.model
+  work = size.flops_per_token(c, 1024)['causal'] + 2 * c.n_layer * c.n_embd * (products * attended - 6 * 224)
+  assert cost.flops == pytest.approx(5 * 1024 * work / tensor, rel=0.02)
 
 
 @pytest.mark.plan

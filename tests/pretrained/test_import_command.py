@@ -29,7 +29,7 @@ def test_from_relative_paths_to_a_folder_that_loads(tmp_path, source):
   done = run(tmp_path, source, 'new/imported')
   assert done.returncode == 0
   assert done.stdout == f'{tmp_path}/new/imported: 2 layers of width 36, no tokenizer\n'
-  assert 'has no tokenizer: it can be trained' in done.stderr and len(done.stderr.splitlines()) == 1
+  assert 'import again with --tokenizer=char:DIR' in done.stderr and len(done.stderr.splitlines()) == 1
   assert opened(tmp_path / 'new' / 'imported').config.n_layer == 2
   assert sorted(path.name for path in tmp_path.iterdir()) == ['new', 'out-shakespeare']
 
@@ -84,4 +84,5 @@ def test_an_interrupted_import_leaves_no_folder_and_works_when_repeated(tmp_path
   assert not (tmp_path / 'out').exists()
   done = run(tmp_path, 'model.bin', 'out')
   assert done.returncode == 0, done.stderr
-  assert sorted(os.listdir(tmp_path)) == ['model.bin', 'out'] and opened(tmp_path / 'out').config.n_layer == 12
+  assert sorted(os.listdir(tmp_path)) == ['model.bin', 'out']
+  assert opened(tmp_path / 'out').config.n_layer == 12

@@ -11,7 +11,7 @@ from report.test_report import write_run
 from gptjax.evaluate import table
 from gptjax.evaluate.core import summary
 from gptjax.evaluate.core.tasks import TABLE
-from gptjax.model.size import flops_per_token
+from gptjax.model.size import flops_per_token, n_params
 from gptjax.report import core, page, runs
 
 
@@ -39,6 +39,18 @@ def test_points_are_at_the_hours_flops_and_tokens_of_the_run(tmp_path, metric):
   np.testing.assert_allclose(found[metric]['hours'], [1, 2])
   np.testing.assert_allclose(found[metric]['flops'], tokens * flops_per_token(config.model, 24)['palm'])
   assert found[metric]['value'] == [0.1, 0.2]
+
+
+def test_a_run_of_a_version_without_the_options_of_the_model_is_reported(tmp_path):
+  folder, config = training_run(tmp_path / 'run', summary.CORE)
+  stored = json.loads((folder / 'config.json').read_text())
+  for name in ('n_kv_head', 'head_size', 'positions', 'norm_type', 'sliding_window', 'embedding_dropout'):
+    del stored['config']['model'][name]
+  (folder / 'config.json').write_text(json.dumps(stored))
+  run, = runs.read([folder])
+  assert run.model['parameters'] == n_params(config.model)
+  flops = 2 * 8 * 24 * flops_per_token(config.model, 24)['palm']
+  np.testing.assert_allclose(core.points(run)[summary.CORE]['flops'][0], flops)
 
 
 @pytest.mark.parametrize('metric', [summary.CORE, summary.PARTIAL])

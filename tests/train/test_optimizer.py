@@ -1,5 +1,6 @@
 """Schedules by their formulas, AdamW against PyTorch's, decay on matrices alone, Muon a layer at a time."""
 
+import functools
 import math
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 from conftest import mesh_of, tiny_config
 from finetune.tiny import config_of
 from flax import nnx
-from variants import OPTIMIZERS
+from variants import OPTIMIZERS, SCHEDULES
 
 from gptjax.finetune.model import Classifier
 from gptjax.model.lstm import language_model
@@ -18,13 +19,15 @@ from gptjax.model.parameters import declarations
 from gptjax.train.optimizer import decay_mask, learning_rate, make_optimizer, muon_dimensions
 from gptjax.train.step import init_state
 
+AFTER_WARM_UP = [name for name in SCHEDULES if name != 'warmup_linear']
+
 
 def rate(step, steps=100, **changes):
   config = tiny_config(**{f'optimizer.{k}': v for k, v in changes.items()})
   return float(learning_rate(config.optimizer, steps, step))
 
 
-@pytest.mark.parametrize('schedule', ['cosine', 'linear', 'constant', 'wsd'])
+@pytest.mark.parametrize('schedule', AFTER_WARM_UP)
 def test_warm_up_is_linear_from_zero_to_the_peak(schedule):
   values = [rate(s, schedule=schedule, warmup_steps=10, learning_rate=0.5) for s in range(11)]
   np.testing.assert_allclose(values, np.linspace(0, 0.5, 11), rtol=1e-6)
@@ -41,10 +44,22 @@ def test_schedule(schedule, step, want):
   assert got == pytest.approx(want, rel=1e-5)
 
 
-@pytest.mark.parametrize('schedule', ['cosine', 'linear', 'constant', 'wsd'])
+@pytest.mark.parametrize('schedule', AFTER_WARM_UP)
 def test_a_run_shorter_than_its_warm_up_still_works(schedule):
   values = [rate(s, steps=2, schedule=schedule, warmup_steps=2000, learning_rate=1.0) for s in (0, 1)]
   assert values == pytest.approx([0, 1 / 2000])
+
+
+@pytest.mark.parametrize('warmup', [0, 1, 10])
+@pytest.mark.parametrize('schedule', SCHEDULES)
+def test_a_rate_is_between_zero_and_the_peak_and_constant_after_the_schedule(schedule, warmup):
+  config = tiny_config(**{'optimizer.schedule': schedule, 'optimizer.warmup_steps': warmup,
+                          'optimizer.warmup_fraction': warmup / 50, 'optimizer.schedule_steps': 50,
+                          'optimizer.learning_rate': 0.5})
+  rates = jax.jit(lambda steps: learning_rate(config.optimizer, 100, steps))(jnp.arange(100))
+  assert rates.dtype == jnp.float32 and np.isfinite(rates).all()
+  assert rates.min() >= 0 and 0.25 < rates.max() <= 0.5
+  assert (rates[50:] == rates[50]).all()
 
 
 def test_decay_touches_matrices_and_no_bias_or_gain():
@@ -75,6 +90,45 @@ def test_where_there_is_no_gradient_weights_that_decay_do_so_and_nothing_else_ch
     for update, w, decays in zip(*map(jax.tree.leaves, (updates, params, decay_mask(params, declared))),
                                  strict=True):
       np.testing.assert_allclose(update, scale * w if decays else 0 * w, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize('name', OPTIMIZERS)
+def test_the_update_of_a_layer_depends_on_no_other_layer(name):
+  """Layers are stacked in one array: a norm or a mean over all of it would mix them."""
+  config = tiny_config(**{'optimizer.name': name, 'optimizer.clip_norm': 0.0})
+  optimizer = make_optimizer(config.optimizer, declared_of(config))
+  noise = lambda seed, tree: jax.tree.map(
+    lambda w: np.random.default_rng(seed + w.size).normal(size=w.shape).astype(np.float32), tree)
+  second_layer = lambda tree, x: {**tree, 'h': jax.tree.map(lambda w: jnp.asarray(w).at[1].mul(x), tree['h'])}
+  with mesh_of():
+    params = jax.jit(lambda: init_state(config).params)()
+    state, first, second = optimizer.init(params), noise(0, params), noise(1, params)
+    _, state = jax.jit(optimizer.update)(first, state, params)  # else there were no moments yet
+    update = jax.jit(lambda x: optimizer.update(second_layer(second, x), state, second_layer(params, x))[0])
+    one, other = (jax.device_get(update(x)['h']) for x in (1.0, -3.0))
+  for update, changed in zip(jax.tree.leaves(one), jax.tree.leaves(other)):
+    np.testing.assert_allclose(changed[0], update[0], rtol=1e-6, atol=1e-8)
+    assert np.abs(changed[1] - update[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize('name', OPTIMIZERS)
+@pytest.mark.parametrize('tied', [True, False])
+def test_embedding_rate_scales_the_updates_of_embeddings_alone(name, tied):
+  config = tiny_config(**{'optimizer.name': name, 'model.tie_word_embeddings': tied})
+  declared, found = declared_of(config), []
+  with mesh_of():
+    params = jax.jit(lambda: init_state(config).params)()
+    for factor in (1.0, 8.0):
+      config.optimizer.embedding_rate = factor
+      optimizer = make_optimizer(config.optimizer, declared)
+      found.append(jax.jit(optimizer.update)(params, jax.jit(optimizer.init)(params), params))
+  (updates, state), (scaled, scaled_state) = jax.device_get(found)
+  assert jax.tree.structure(state) == jax.tree.structure(scaled_state), 'checkpoints have one layout'
+  embeddings = {'wpe'} if tied else {'wpe', 'wte'}
+  for path, update in jax.tree.leaves_with_path(updates):
+    factor = 8 if path[-1].key in embeddings else 1
+    np.testing.assert_array_equal(functools.reduce(lambda tree, key: tree[key.key], path, scaled),
+                                  factor * update, err_msg=str(path))
 
 
 def test_the_factors_of_lora_decay_and_are_not_those_of_muon():

@@ -64,7 +64,7 @@ def assert_close(found, expected):
   np.testing.assert_allclose(loss, true_loss, rtol=1e-5)
   for path, true in jax.tree.leaves_with_path(true_grads):
     got = functools.reduce(lambda tree, key: tree[key.key], path, grads)
-    np.testing.assert_allclose(got, true, atol=2e-5 * np.abs(true).max() + 1e-8, rtol=1e-4,
+    np.testing.assert_allclose(got, true, atol=2e-5 * np.abs(true).max(), rtol=1e-4,
                                err_msg=str(path))
 
 

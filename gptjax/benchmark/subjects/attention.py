@@ -27,9 +27,10 @@ DEVICES = {'cudnn': 'gpu', 'pallas': 'gpu', 'splash': 'tpu'}
 
 
 class Case(NamedTuple):
-  """A kernel with a dropout rate."""
+  """A kernel with a dropout rate and a sliding window."""
   kernel: str
   rate: float
+  window: int = 0
 
   @property
   def name(self):
@@ -41,39 +42,44 @@ CASES = (Case('xla', 0.0), Case('cudnn', 0.0), Case('splash', 0.0), Case('pallas
          Case('pallas', DROPOUT_RATE), Case('xla', DROPOUT_RATE))
 
 
-def masked_attention(kept, rate, q, k, v):
-  """Attention by its equation for [b, t, h, k], with only the weights in `kept`, bool[b, h, t, t]."""
+def masked_attention(kept, rate, window, q, k, v):
+  """Attention by its equation for q [b, t, h, k], with only the weights in `kept`, bool[b, h, t, t]."""
   import jax
   import jax.numpy as jnp
+  k, v = (jnp.repeat(x, q.shape[2] // k.shape[2], axis=2) for x in (k, v))
   scores = jnp.einsum('bthk,bshk->bhts', q, k) * q.shape[-1] ** -0.5
-  weights = jax.nn.softmax(jnp.where(jnp.tril(jnp.ones(scores.shape[2:], bool)), scores, -jnp.inf))
+  attended = jnp.tril(jnp.ones(scores.shape[2:], bool))
+  if window:
+    attended = attended & ~jnp.tril(attended, -window)
+  weights = jax.nn.softmax(jnp.where(attended, scores, -jnp.inf))
   return jnp.einsum('bhts,bshk->bthk', jnp.where(kept, weights / (1 - rate), 0), v)
 
 
 def forward_and_backward(attend, x, keys):
-  """A forward and a backward pass: (y [b, t, h, k], gradients of q, k and v [3, b, t, h, k]).
+  """A forward and a backward pass: (y [b, t, h, k], gradients of q, k and v).
 
   Args:
     attend: function of q, k, v and dropout keys.
-    x: [4, b, t, h, k]: q, k, v and the gradient of y.
+    x: q [b, t, h, k], k and v [b, t, n_kv_head, k], and the gradient of y.
     keys: key[b] for dropout.
   """
   import jax
-  import jax.numpy as jnp
-  y, vjp = jax.vjp(lambda *qkv: attend(*qkv, keys), *x[:3])
-  return y, jnp.stack(vjp(x[3]))
+  *qkv, gradient = x
+  y, vjp = jax.vjp(lambda *qkv: attend(*qkv, keys), *qkv)
+  return y, vjp(gradient)
 
 
 def reference_attention(case):
   """attend(q, k, v, keys) in float32, with the same dropout mask as the kernel of the case."""
-  from gptjax.kernels import flash
+  from gptjax.kernels import dropout_hash
   from gptjax.model.attention import attention
 
   def equation(q, k, v, keys):
-    kept = flash.mask(keys, case.rate, q.shape[2], q.shape[1]) if case.rate else True
-    return masked_attention(kept, case.rate, q, k, v)
+    kept = dropout_hash.mask(keys, case.rate, q.shape[2], q.shape[1]) if case.rate else True
+    return masked_attention(kept, case.rate, case.window, q, k, v)
   if case.kernel == 'xla' and case.rate:  # its masks are drawn per block, independently of the dtype
-    return lambda q, k, v, keys: attention(q, k, v, kernel='xla', rate=case.rate, keys=keys)
+    return lambda q, k, v, keys: attention(q, k, v, kernel='xla', rate=case.rate, keys=keys,
+                                           window=case.window)
   return equation
 
 
@@ -81,14 +87,14 @@ def relative_errors(case, x, keys, outputs):
   """Relative errors of y and of the gradients, two floats, on the first sequences."""
   import jax
   import jax.numpy as jnp
-  x_checked, keys = x[:, :N_CHECKED], keys[:N_CHECKED]
+  x, keys, outputs = jax.tree.map(lambda array: array[:N_CHECKED], (x, keys, outputs))
+  in_float32 = functools.partial(jax.tree.map, lambda array: array.astype(jnp.float32))
   with jax.default_matmul_precision('highest'):
-    compute = jax.jit(functools.partial(forward_and_backward, reference_attention(case)))
-    exact = compute(x_checked.astype(jnp.float32), keys)
-  norm = lambda x: jnp.linalg.norm(x.ravel())
-  relative_error = lambda a, b: norm(a.astype(jnp.float32) - b) / norm(b)
-  compare = jax.jit(lambda y, grads, exact: (relative_error(y, exact[0]), relative_error(grads, exact[1])))
-  return [float(error) for error in compare(outputs[0][:N_CHECKED], outputs[1][:, :N_CHECKED], exact)]
+    exact = jax.jit(functools.partial(forward_and_backward, reference_attention(case)))(in_float32(x), keys)
+  norm = lambda tree: jnp.linalg.norm(jnp.concatenate([array.ravel() for array in jax.tree.leaves(tree)]))
+  relative_error = lambda a, b: norm(jax.tree.map(jnp.subtract, in_float32(a), b)) / norm(b)
+  compare = jax.jit(lambda outputs, exact: list(map(relative_error, outputs, exact)))
+  return [float(error) for error in compare(outputs, exact)]
 
 
 def compile_case(case, x, keys):
@@ -96,7 +102,8 @@ def compile_case(case, x, keys):
   import jax
 
   from gptjax.model.attention import attention
-  attend = lambda q, k, v, keys: attention(q, k, v, kernel=case.kernel, rate=case.rate, keys=keys)
+  attend = lambda q, k, v, keys: attention(q, k, v, kernel=case.kernel, rate=case.rate, keys=keys,
+                                           window=case.window)
   return jax.jit(functools.partial(forward_and_backward, attend)).lower(x, keys).compile()
 
 
@@ -113,11 +120,23 @@ def device_facts():
           ('exp(1)', value), ('exp, compiled and run in s', round(time.perf_counter() - start - seconds, 2))]
 
 
-def compile_and_check(what, x, keys, records):
+def random_inputs(model_config, b):
+  """The `x` of `forward_and_backward` for `b` sequences, in bfloat16."""
+  import jax
+
+  from gptjax.model import parameters
+  c = model_config
+  keys, size = jax.random.split(jax.random.key(0), 4), parameters.head_size(c)
+  heads = c.n_head, parameters.n_kv_head(c), parameters.n_kv_head(c), c.n_head
+  return [jax.random.normal(key, (b, c.n_ctx, n, size), 'bfloat16') for key, n in zip(keys, heads)]
+
+
+def compile_and_check(what, window, x, keys, records):
   """({case: compiled program}, {case: errors}, {case: why it does not run}, first measurements)."""
   import jax
   programs, errors, failed, measurements = {}, {}, {}, []
   for case in CASES:
+    case = case._replace(window=window)
     device = DEVICES.get(case.kernel)
     if device and device != jax.default_backend():
       failed[case] = f'runs on a {device.upper()}'
@@ -160,24 +179,32 @@ def main(argv):
   parser = run.Parser(prog='python -m gptjax.benchmark attention', description=__doc__,
                       formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--size', choices=SIZES, default='tiny')
+  parser.add_argument('--n_kv_head', type=integer(0, 1000), default=0,
+                      help='heads of keys and values; 0: as many as of queries')
+  parser.add_argument('--sliding_window', type=integer(0, 2**20), default=0,
+                      help='positions that one attends to; 0: all before it')
   parser.add_argument('--turns', type=integer(1, 1000), default=5)
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   journal.add_flag(parser)
   flags = parser.parse_args(argv)
   import jax
-  import jax.numpy as jnp
 
+  from gptjax.model import parameters
   from gptjax.parallel import sharding
   records = journal.Journal(flags.journal)
   records.add('device', name=jax.devices()[0].device_kind)
   for what, value in device_facts():
     records.add('fact', what=what, value=value)
   sharding.ensure_mesh()
-  c, b = make_config(flags.size).model, BATCH[jax.default_backend()]
-  shape = 4, b, c.n_ctx, c.n_head, c.n_embd // c.n_head
-  x, keys = jax.random.normal(jax.random.key(0), shape, jnp.bfloat16), jax.random.split(jax.random.key(1), b)
-  what = f'{gates.ATTENTION} {flags.size}, forward and backward'
-  programs, errors, failed, measurements = compile_and_check(what, x, keys, records)
+  options = {name: getattr(flags, name) for name in ('n_kv_head', 'sliding_window') if getattr(flags, name)}
+  c = make_config(flags.size, changes={f'model.{name}': value for name, value in options.items()}).model
+  if c.n_head % parameters.n_kv_head(c):
+    parser.error(f'--n_kv_head={flags.n_kv_head} does not divide the {c.n_head} heads of {flags.size}')
+  b = BATCH[jax.default_backend()]
+  x, keys = random_inputs(c, b), jax.random.split(jax.random.key(1), b)
+  changed = ''.join(f', {name} {value}' for name, value in options.items())
+  what = f'{gates.ATTENTION} {flags.size}{changed}, forward and backward'
+  programs, errors, failed, measurements = compile_and_check(what, flags.sliding_window, x, keys, records)
   checks = [results.gate(f'{what}, {case.name}, larger error', '<=', MAX_ERROR, max(pair))
             for case, pair in errors.items()]
   for check in checks:
@@ -186,7 +213,7 @@ def main(argv):
   rows = results.summarize(measurements)
   device = '' if jax.default_backend() == 'cpu' else jax.devices()[0].device_kind
   machine = machine_info(PACKAGES, device)
-  print_table(machine, shape, rows, errors, failed)
+  print_table(machine, x[0].shape, changed, rows, errors, failed)
   checks += gates.attention_gates(rows)
   results.print_gates(checks)
   results.write(flags.out, 'attention', machine, rows, checks,
@@ -195,9 +222,9 @@ def main(argv):
   return int(not errors or not all(check['holds'] for check in checks))
 
 
-def print_table(machine, shape, rows, errors, failed):
+def print_table(machine, shape, changed, rows, errors, failed):
   """Print the speed and the errors of each kernel."""
-  print(f'{shape[1]} sequences of {shape[2]}, {shape[3]} heads of {shape[4]}, bfloat16, on '
+  print(f'{shape[0]} sequences of {shape[1]}, {shape[2]} heads of {shape[3]}{changed}, bfloat16, on '
         f'{machine["device"]}, {machine["date"]}')
   print(f'{"":<22}{"ms":>10}{"min":>10}{"max":>10}{"error of y":>12}{"of gradients":>14}')
   errors_of = {case.name: pair for case, pair in errors.items()}

@@ -75,7 +75,8 @@ def gptjax_tasks(config):
   device, width = jax.devices()[0], np.dtype(config.model.compute_dtype).itemsize
   c = config.model
   size = sum(leaf.nbytes for leaf in jax.tree.leaves(model)) - model.wpe[...].nbytes
-  cache = 2 * c.n_layer * c.n_embd * width * kv_cache.pad_prompts([[0] * PROMPT], NEW, c.n_ctx)[2]
+  per_slot = 2 * c.n_layer * model.n_kv_head * model.head_size * width
+  cache = per_slot * kv_cache.pad_prompts([[0] * PROMPT], NEW, c.n_ctx)[2]
   return ({task: functools.partial(generate, batch) for task, batch in BATCH.items()} | {READ: prefill},
           {'device': device.device_kind, 'weights': size, 'cache': cache})
 

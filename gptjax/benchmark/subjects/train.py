@@ -13,6 +13,7 @@ import sys
 import time
 from importlib.util import find_spec
 
+from gptjax import defaults
 from gptjax.benchmark import journal, results
 from gptjax.benchmark.interleave import interleaved, serve
 from gptjax.benchmark.machine import machine_info
@@ -20,11 +21,15 @@ from gptjax.benchmark.results import OURS
 from gptjax.benchmark.sizes import SIZES, batch_sizes, make_config, random_batch
 from gptjax.command import run
 from gptjax.command.flag_types import integer, real
+from gptjax.errors import InputError
 from gptjax.kernels import cpu
 from gptjax.storage.files import paths
 
 CONTENDERS = (OURS, 'torch', 'torch-compile', 'torch-compile-blocks', 'transformers', 'transformers-compile')
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch', 'transformers')
+# Fields of `config.model` that the contenders have, or on which neither their work nor their memory depends.
+GPT2_FIELDS = ('n_layer', 'n_head', 'n_embd', 'n_inner', 'n_ctx', 'n_vocab', 'pad_vocab_to', 'dropout',
+               'init_std', 'wpe_init_std', 'scale_residual_init', 'scan', 'remat', 'compute_dtype')
 OUT_OF_MEMORY = ('RESOURCE_EXHAUSTED', 'out of memory')  # texts in error messages
 MEMORY_SHARE = 0.92  # of a GPU's memory, for all contenders together
 
@@ -110,11 +115,23 @@ def make_trainer(contender, size, batch_size, changes, share):
     if contender == OURS:
       train, facts = gptjax_trainer(config)
     else:
+      require_gpt2(config, contender)
       from gptjax.benchmark.train_torch import torch_trainer
       train, facts = torch_trainer(config, random_batch(config), contender, share)
     return train, {**facts, 'batch_size': batch_size, 'tokens': batch_size * config.data.seq_len}
   sizes = [batch_size] if batch_size else batch_sizes(size, memory_limit(contender, share))
   return with_largest_batch(sizes, make)
+
+
+def require_gpt2(config, contender):
+  """Raise InputError for options that the contenders' model, which is GPT-2, does not have."""
+  for name, field in defaults.FIELDS['model'].items():
+    value = getattr(config.model, name)
+    if name not in GPT2_FIELDS and value != field.default:
+      raise InputError(f'{contender} trains GPT-2, which has no config.model.{name} = {value!r}: measure '
+                       f'gptjax alone, --contenders={OURS}')
+  if config.data.packing:
+    raise InputError(f'{contender} has no config.data.packing: measure gptjax alone, --contenders={OURS}')
 
 
 def memory_limit(contender, share):

@@ -23,6 +23,8 @@ def parser():
   add('--cross_documents', choices=('true', 'false'),
       help='whether a sequence may span several documents')
   add('--shift_windows', choices=('true', 'false'), help='whether window offsets differ between epochs')
+  add('--packing', choices=('true', 'false'),
+      help='whether the documents of a sequence are kept apart; shows which one each token is in')
   add('--row', type=integer(0), help='show only this row of the batch, completely')
   add('--tokens', type=integer(1), default=64, help='tokens to show of a document or a row (default 64)')
   return flags

@@ -72,7 +72,7 @@ def train_bpe(texts, n_vocab):
 class ByteBPE:
   """Byte-level BPE, GPT-2's or a trained one, encoded by tiktoken."""
 
-  begin_of_text, text_prefix = None, ()
+  text_prefix = ()
 
   @classmethod
   def read(cls, folder):
@@ -90,6 +90,7 @@ class ByteBPE:
     self.name = 'gpt2' if self.digest == GPT2_DIGEST else 'bpe'
     ranks = _ranks(encoder, merges)
     self.n_vocab, self.end_of_text = len(ranks) + 1, len(ranks)
+    self.start_of_text = self.end_of_text
     self.eos_ids, self.special_tokens = default_eos_ids(self.end_of_text), {END_OF_TEXT: self.end_of_text}
     self.coder = native.call(
       'encoder.json and vocab.bpe cannot be read', tiktoken.Encoding, self.name, pat_str=PATTERN,

@@ -78,7 +78,7 @@ class Characters:
   """A character-level tokenizer."""
 
   name = 'char'
-  begin_of_text, text_prefix = None, ()
+  text_prefix = ()
 
   @classmethod
   def read(cls, folder):
@@ -93,7 +93,7 @@ class Characters:
     self.entries = entries
     has_end = entries[-1] == END_OF_TEXT
     self.n_vocab, self.n_characters = len(entries), len(entries) - has_end
-    self.end_of_text = self.n_characters if has_end else None
+    self.end_of_text = self.start_of_text = self.n_characters if has_end else None
     self.eos_ids = default_eos_ids(self.end_of_text)
     self.special_tokens = {END_OF_TEXT: self.end_of_text} if has_end else {}
     self._code_points = np.array(list(map(ord, entries[:self.n_characters])), np.uint32)  # sorted

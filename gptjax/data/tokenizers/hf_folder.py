@@ -257,17 +257,36 @@ def eos_ids(folder, n_vocab, end_of_text):
     tuple of int.
   """
   for name in (GENERATION, CONFIG):
-    found = declared_eos_ids(folder, name)
+    found = declared_ids(folder, name)
     if usable := tuple(i for i in found if i < n_vocab):
       return usable
   return () if end_of_text is None else (end_of_text,)
 
 
-def declared_eos_ids(folder, name):
-  """Return the ids in `eos_token_id` of a file, which is an id or a list; InputError for other values."""
+def start_of_text(folder, tokenizer, roles):
+  """Return the id of the token by which the texts of a model begin, or None.
+
+  It is the bos_token_id of generation_config.json, else of config.json, else the bos_token of the tokenizer,
+  if that is a special token: the default of a config is an id of another vocabulary. Without one, and for a
+  tokenizer without a model, texts follow the end of another text.
+
+  Args:
+    folder: folder of the model, or of a tokenizer.
+    tokenizer: the tokenizer of the folder.
+    roles: {role: name of a special token}.
+  """
+  special = tokenizer.special_tokens
+  stated = [i for name in (GENERATION, CONFIG) for i in declared_ids(folder, name, 'bos_token_id')]
+  if access.is_file(folder / CONFIG):
+    stated.append(special.get(roles.get('bos_token')))
+  return next((i for i in stated if i in special.values()), tokenizer.end_of_text)
+
+
+def declared_ids(folder, name, field='eos_token_id'):
+  """Return the ids in a field of a JSON file, which is an id or a list; InputError for other values."""
   path = folder / name
-  value = _object(path).get('eos_token_id')
+  value = _object(path).get(field)
   found = value if isinstance(value, list) else [] if value is None else [value]
   if not all(type(i) is int and i >= 0 for i in found):
-    raise InputError(f'{path}: eos_token_id = {str(value)[:60]!r} is neither an id nor a list of ids')
+    raise InputError(f'{path}: {field} = {str(value)[:60]!r} is neither an id nor a list of ids')
   return found

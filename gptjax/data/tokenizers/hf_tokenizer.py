@@ -54,6 +54,8 @@ def _load(folder, n_rows):
   if description and (tokenizer is None or not _is_sentencepiece(description.tokenizer_json, tokenizer)):
     tokenizer = _native_tokenizer(description, n_rows) or _library_tokenizer(folder, description, n_rows)
   tokenizer.eos_ids = hf_folder.eos_ids(folder, tokenizer.n_vocab, tokenizer.end_of_text)
+  roles = description.roles if description else {}
+  tokenizer.start_of_text = hf_folder.start_of_text(folder, tokenizer, roles)
   return tokenizer
 
 
@@ -163,7 +165,7 @@ def _library_tokenizer(folder, description, n_rows):
               if name not in ('add_prefix_space', 'added_tokens_decoder', 'auto_map', *hf_folder.ROLES)}
   roles = {role: name for role, name in description.roles.items() if has(name)}
   if 'eos_token' not in roles:
-    stated = hf_folder.declared_eos_ids(folder, hf_folder.CONFIG)
+    stated = hf_folder.declared_ids(folder, hf_folder.CONFIG)
     if stated and (name := coder.id_to_token(stated[0])) is not None:
       settings[END_FIELD] = name
   # Write an absent end explicitly: a default would replace it.
@@ -237,14 +239,18 @@ class LibraryTokenizer:
     self.coder.no_padding()
     self.n_vocab = 1 + max(self.coder.get_vocab().values(), default=-1)
     self.end_of_text = self.coder.token_to_id(end) if isinstance(end, str) else None
+    self.start_of_text = self.end_of_text
     self.eos_ids = tokenizer_files.default_eos_ids(self.end_of_text)
-    begin = named.get('bos_token')
-    self.begin_of_text = self.coder.token_to_id(begin) if isinstance(begin, str) else None
-    self.text_prefix = self._text_prefix()
+    self._prefix = self._prefix_of_file()
     self.special_tokens = {token.content: i for i, token in self.coder.get_added_tokens_decoder().items()
                            if token.special}
 
-  def _text_prefix(self):
+  @property
+  def text_prefix(self):
+    """The ids before each text; none for a model of another corpus, whose texts do not begin with them."""
+    return self._prefix if self.start_of_text in self._prefix else ()
+
+  def _prefix_of_file(self):
     """Return the ids that tokenizer.json puts before a text; `add_bos_token` in other files has no effect."""
     whole, plain = (native.call(f'{JSON} cannot encode a text', self.coder.encode, 'a',
                                 add_special_tokens=special).ids for special in (True, False))

@@ -41,7 +41,7 @@ class SentencePiece:
   """A sentencepiece model."""
 
   name = 'sentencepiece'
-  begin_of_text, text_prefix = None, ()  # a corpus has only ends of texts
+  text_prefix = ()
 
   def __init__(self, model):
     """Create from the contents (bytes) of a `.model` file."""
@@ -54,7 +54,7 @@ class SentencePiece:
                              model_proto=model)
     self.n_vocab = self.coder.vocab_size()
     end = self.coder.eos_id()
-    self.end_of_text = end if end >= 0 else None
+    self.end_of_text = self.start_of_text = end if end >= 0 else None
     self.eos_ids = default_eos_ids(self.end_of_text)
     control = filter(self.coder.is_control, range(self.n_vocab))
     self.special_tokens = {self.coder.id_to_piece(i): i for i in control}

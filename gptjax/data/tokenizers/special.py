@@ -3,8 +3,8 @@
 No part of a text is a special token unless its name is requested. The text between two special tokens is
 encoded separately, and each requested name becomes its token.
 
-What precedes a text that a model scores or continues is as in lm-evaluation-harness: `text_prefix`, which
-the folder of a Llama sets to its begin-of-text token; and of a text without a context at least `first_token`.
+Before a text that a model scores or continues are the ids that transformers puts there, and so does
+lm-evaluation-harness: those of `text_prefix`, such as the start-of-text token of a Llama.
 """
 
 import functools
@@ -60,30 +60,10 @@ def encode(tokenizer, names, text, first=True):
   return np.concatenate([np.empty(0, np.int32), *ids])
 
 
-def first_token(tokenizer):
-  """Return the id after which the first token of a text is predicted, or None.
-
-  It is the begin-of-text token of the tokenizer, or else its end-of-text token, after which models begin that
-  were trained on documents in a row.
-  """
-  return tokenizer.end_of_text if tokenizer.begin_of_text is None else tokenizer.begin_of_text
-
-
-def first_token_name(tokenizer):
-  """Return what `first_token` is, for a description: 'begin-of-text' or 'end-of-text'."""
-  return 'end-of-text' if tokenizer.begin_of_text in (None, tokenizer.end_of_text) else 'begin-of-text'
-
-
 def after_prefix(tokenizer, ids):
   """Return int32[n], the ids of a text after the tokenizer's `text_prefix`, unless they begin with it."""
   prefix, ids = np.array(tokenizer.text_prefix, np.int32), np.asarray(ids, np.int32)
   return ids if np.array_equal(ids[:len(prefix)], prefix) else np.concatenate([prefix, ids])
-
-
-def after_first_token(tokenizer, ids):
-  """Return int32[n], the ids of a text after `first_token`, if there is one."""
-  first = first_token(tokenizer)
-  return np.concatenate([np.array([] if first is None else [first], np.int32), np.asarray(ids, np.int32)])
 
 
 @functools.cache

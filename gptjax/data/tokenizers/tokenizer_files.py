@@ -36,11 +36,13 @@ def default_eos_ids(end_of_text):
 
 
 def saved_files(tokenizer):
-  """Return {name: bytes} to save: the files, and `eos_ids` if `end_of_text` does not determine them."""
-  eos_ids = tuple(tokenizer.eos_ids)
-  if eos_ids == default_eos_ids(tokenizer.end_of_text):
-    return tokenizer.files
-  return tokenizer.files | {hf_folder.GENERATION: json.dumps({'eos_token_id': list(eos_ids)}).encode()}
+  """Return {name: bytes} to save: the files, and what `end_of_text` does not determine of a model's use."""
+  facts, end = {}, tokenizer.end_of_text
+  if tuple(tokenizer.eos_ids) != default_eos_ids(end):
+    facts['eos_token_id'] = list(tokenizer.eos_ids)
+  if tokenizer.start_of_text != end:
+    facts['bos_token_id'] = tokenizer.start_of_text
+  return tokenizer.files | ({hf_folder.GENERATION: json.dumps(facts).encode()} if facts else {})
 
 
 def save_files(folder, files):

@@ -1,6 +1,5 @@
 """Evaluation of a task: few-shot prompts, scores, accuracy, and the counterfactual control."""
 
-from gptjax.data.tokenizers import special
 from gptjax.evaluate.core import counterfactual, prompts
 from gptjax.evaluate.core.types import TYPES, answer, make_requests
 from gptjax.evaluate.scoring.evaluated_model import TaskResult
@@ -73,10 +72,9 @@ def protocol(evaluated, task, items):
   scored = {'multiple_choice': 'the choice with the lowest mean loss of its tokens is the answer',
             'schema': 'the context that gives the continuation the lowest mean loss is the answer',
             'language_modeling': 'correct if each token of the continuation is the most likely one'}
-  tokenizer = evaluated.tokenizer
-  begins = (f'every prompt begins with the {special.first_token_name(tokenizer)} token'
-            if special.first_token(tokenizer) is not None
-            else 'the tokenizer has no end-of-text token for the beginning of prompts')
+  first = evaluated.tokenizer.start_of_text
+  begins = ('every prompt begins with the start-of-text token' if first is not None else
+            'the tokenizer has no start-of-text token for the beginning of prompts')
   prompt = question_prompts(task, items, 0, items[0])[-1]
   return (f'CORE: {task.type}, {task.n_shots} examples, delimiter {task.delimiter!r}, baseline '
           f'{task.baseline:g} %; {scored[task.type]}; {begins}; prompts are cut on the left to '

@@ -13,7 +13,8 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from gptjax.data.tokenizers import special
+import numpy as np
+
 from gptjax.evaluate.core import prompts
 from gptjax.evaluate.scoring.evaluated_model import common_prefix
 from gptjax.evaluate.scoring.scores import Request
@@ -73,8 +74,8 @@ TYPES = {
 def make_requests(evaluated, kind, texts):
   """Return [Request] of the prompts of one item.
 
-  A prompt begins with the first token of the tokenizer (see `special`), if it has one. Of a prompt that is
-  longer than the context, the last n_ctx tokens are kept.
+  A prompt begins with the start-of-text token, if the tokenizer has one. Of a prompt that is longer than the
+  context, the last n_ctx tokens are kept.
 
   Args:
     evaluated: EvaluatedModel.
@@ -84,10 +85,12 @@ def make_requests(evaluated, kind, texts):
   Raises:
     NotRun: scored tokens would be cut off, or a prompt has no tokens.
   """
-  tokenizer, n_ctx = evaluated.tokenizer, evaluated.model.n_ctx
-  encoded = [special.after_first_token(tokenizer, tokenizer.encode(text)) for text in texts]
+  start_of_text, n_ctx = evaluated.tokenizer.start_of_text, evaluated.model.n_ctx
+  first = np.asarray([] if start_of_text is None else [start_of_text], np.int32)
+  encoded = [np.concatenate([first, np.asarray(evaluated.tokenizer.encode(text), np.int32)])
+             for text in texts]
   if not all(map(len, encoded)):
-    raise NotRun('an example has no tokens in this tokenizer, which has no end-of-text token either')
+    raise NotRun('an example has no tokens in this tokenizer, which has no start-of-text token either')
   requests = []
   for ids, start in kind.starts(encoded):
     cut, start = max(0, len(ids) - n_ctx), max(1, start)

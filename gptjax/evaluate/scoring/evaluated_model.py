@@ -83,9 +83,10 @@ class TaskResult(NamedTuple):
 def make_request(evaluated, before, after):
   """Return the Request that scores the text `after`, given the text `before`.
 
-  Both are encoded as one text. The scored tokens are those that differ from the encoding of `before` alone.
-  If `before` is empty, the first token of the tokenizer (see `special`) precedes the text; without one, the
-  first token of the text is not scored. Requests are truncated on the left to fit the context.
+  Both are encoded as one text, after the tokenizer's `text_prefix`. The scored tokens are those that differ
+  from the encoding of `before` alone. If `before` is empty, the tokenizer's start-of-text token precedes the
+  text; without such a token, the first token of the text is not scored. Requests are truncated on the left to
+  fit the context.
   """
   encode, n_ctx = evaluated.tokenizer.encode, evaluated.model.n_ctx
   ids, before_ids = encode(before + after), encode(before) if before else []
@@ -102,11 +103,11 @@ def common_prefix(first, second):
 
 def request_from_start(evaluated, ids, start):
   """Return a Request for tokens from the beginning of a text, of which the first `start` are not scored."""
-  tokenizer = evaluated.tokenizer
+  first = evaluated.tokenizer.start_of_text
   if start:
-    whole = special.after_prefix(tokenizer, ids)
+    whole = special.after_prefix(evaluated.tokenizer, ids)
     return Request(whole, start + len(whole) - len(ids))
-  return Request(special.after_first_token(tokenizer, ids), 1)
+  return Request(np.asarray(ids) if first is None else np.append(np.int32(first), ids), 1)
 
 
 def truncate_request(request, n_ctx):

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptjax.command import bars
+from gptjax.config import resolve
 from gptjax.errors import InputError
 from gptjax.generate import kv_cache
 from gptjax.model.compute import in_dtype
@@ -99,7 +100,7 @@ def score_requests(model, requests, batch_size, *, excluded=None, make_result=No
   Args:
     model: GPT from `prepare_model`, under `jax.set_mesh`.
     requests: list of Request.
-    batch_size: rows of n_ctx tokens per batch, over all devices.
+    batch_size: rows of n_ctx tokens per batch, over all devices, see `rows_per_batch`.
     excluded: ExcludedTokens, or None.
     make_result: function of (float32[n] log p of the scored tokens, bool[n] whether each is the most likely,
       bool[n] whether it is when excluded tokens are ignored) that returns the result of a request; None: a
@@ -174,7 +175,11 @@ def make_batch(requests, n_ctx, batch_size, shards):
 
 
 def rows_per_batch(t, n_ctx, batch_size, shards):
-  """Rows of t tokens with about the work of batch_size rows of n_ctx; a multiple of the number of devices."""
+  """Rows of t tokens with about the work of batch_size rows of n_ctx; a multiple of the number of devices.
+
+  Texts are rarely as long as a long context: of n_ctx no more counts than keeps a device busy.
+  """
+  n_ctx = min(n_ctx, resolve.evaluation_tokens(jax.default_backend()))
   return shards * max(1, batch_size * n_ctx // (t * shards))
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from gptjax.data.tokenizers import special
 from gptjax.evaluate.scoring import scores
 from gptjax.evaluate.scoring.evaluated_model import Task, TaskResult
 from gptjax.evaluate.scoring.scores import Request
@@ -41,7 +40,7 @@ def _tfds(data, name, split):
 
 def heuristic_inputs(evaluated):
   """Return (score, encode, start) for `heuristics`; sequences that are too long are truncated on the left."""
-  n_ctx, first = evaluated.model.n_ctx, special.first_token(evaluated.tokenizer)
+  n_ctx, first = evaluated.model.n_ctx, evaluated.tokenizer.start_of_text
 
   def score(sequences):
     requests = [Request(ids[-n_ctx - 1:], 1) for ids in sequences]

@@ -4,8 +4,8 @@ All of them take two functions:
   score(sequences): returns, for a list of sequences of token ids, a list of float arrays one shorter; entry t
     is log p(token t + 1 | tokens 0 .. t) in nats.
   encode(text): returns the token ids of a text.
-They also take `start`: ids at the start of every sequence, such as (end_of_text,). If it is empty, the first
-token of a text has no probability and is not counted.
+They also take `start`: ids at the start of every sequence, such as (start_of_text,). If it is empty, the
+first token of a text has no probability and is not counted.
 """
 
 import numpy as np

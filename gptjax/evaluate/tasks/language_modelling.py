@@ -1,10 +1,9 @@
 """Perplexity and bits per character of whole texts (GPT-2 paper, section 3.1 and Table 3).
 
-A text is one sequence after the end-of-text token (or begin-of-text token, if the tokenizer has one), so its
-first token is scored too; each sentence of 1BW, which is shuffled, is a text of its own. Windows of n_ctx
-tokens advance by a stride; in each window only the tokens that earlier windows did not score are scored, so
-every token is scored exactly once. The loss of the whole text is divided by the number of units of the
-published data set, whatever form of the text was scored.
+A text is one sequence after the start-of-text token, so its first token is scored too; each sentence of 1BW,
+which is shuffled, is a text of its own. Windows of n_ctx tokens advance by a stride; in each window only the
+tokens that earlier windows did not score are scored, so every token is scored exactly once. The loss of the
+whole text is divided by the number of units of the published data set, whatever form of the text was scored.
 """
 
 import functools
@@ -14,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gptjax.data.tokenizers import special
 from gptjax.evaluate.scoring.evaluated_model import (
   Task,
   TaskResult,
@@ -235,10 +233,8 @@ def _windows_of(evaluated, text, stride):
 
 
 def _protocol(text_set, evaluated, n_kept_spans):
-  tokenizer = evaluated.tokenizer
-  first = (f'after the {special.first_token_name(tokenizer)} token'
-           if special.first_token(tokenizer) is not None
-           else 'whose first token is not scored, as this tokenizer has no end-of-text token')
+  first = ('after the start-of-text token' if evaluated.tokenizer.start_of_text is not None
+           else 'whose first token is not scored, as this tokenizer has no start-of-text token')
   text = 'Each line is a text' if text_set.separate_lines else 'The test set is one text'
   form = ('as it is published' if text_set.style == PLAIN else
           f'de-tokenized, except for {n_kept_spans} spans that are kept as published between two U+2060 '

@@ -29,11 +29,15 @@ def read(path):
     raise InputError(f'{path} is damaged, or not a config.json of gptjax ({error}): restore it from a copy, '
                      'or use another workdir') from None
   for name, field in defaults.declared().items():
-    earlier = field.default if field.legacy_default is None else field.legacy_default
-    stored = values.setdefault(name, list(earlier) if isinstance(earlier, tuple) else earlier)
+    stored = values.setdefault(name, _as_json(legacy_value(field)))
     if why := domains.violation(field.domain, as_tuple(stored)):
       raise InputError(f'{path}: config.{name} {why}: restore it from a copy, or use another workdir')
   return values, digest
+
+
+def legacy_value(field):
+  """Return the value of a field in the runs of versions that did not have it."""
+  return field.default if field.legacy_default is None else field.legacy_default
 
 
 def flat(config):

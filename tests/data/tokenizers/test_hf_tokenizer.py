@@ -133,6 +133,8 @@ def compared(folder, parts, symbols):
     assert ours.end_of_text == theirs.eos_token_id
   elif isinstance(parts['config end'], int):
     assert ours.end_of_text == parts['config end']
+  if theirs.bos_token_id is not None and theirs.bos_token_id < rows and theirs.bos_token not in made_up:
+    assert ours.start_of_text == theirs.bos_token_id
   config = transformers.AutoConfig.from_pretrained(folder)
   if parts['generation'] is not None and (folder / 'generation_config.json').exists():
     ends = transformers.GenerationConfig.from_pretrained(folder).eos_token_id
@@ -143,7 +145,7 @@ def compared(folder, parts, symbols):
     assert list(ours.eos_ids) == ends
   ours.save(folder / 'saved')
   again = loading.load(str(folder / 'saved'))
-  for name in ('digest', 'name', 'n_vocab', 'end_of_text', 'special_tokens', 'eos_ids'):
+  for name in ('digest', 'name', 'n_vocab', 'end_of_text', 'start_of_text', 'special_tokens', 'eos_ids'):
     assert getattr(again, name) == getattr(ours, name), name
   return 'same'
 

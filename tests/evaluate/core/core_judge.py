@@ -14,12 +14,12 @@ class CoreJudge:
   """
 
   def __init__(self, folder):
-    self.model = transformers.GPT2LMHeadModel.from_pretrained(folder).eval()
+    self.model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    self.end, self.n_ctx = self.model.config.vocab_size - 1, self.model.config.n_positions
+    self.first, self.n_ctx = self.tokenizer.bos_token_id, self.model.config.max_position_embeddings
 
   def encode(self, text):
-    return [self.end, *self.tokenizer(text, split_special_tokens=True)['input_ids']]
+    return [self.first, *self.tokenizer(text, split_special_tokens=True)['input_ids']]
 
   def answers(self, kind, items, shots, delimiter, questions=None):
     """[whether each item is answered correctly]; few-shot examples are drawn from the items."""

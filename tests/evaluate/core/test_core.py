@@ -188,7 +188,8 @@ def test_a_single_item_has_no_control():
 
 class NoTokens:
   """A tokenizer for which all characters are unknown, and are left out."""
-  begin_of_text, end_of_text, text_prefix = None, None, ()
+  text_prefix = ()
+  end_of_text = None
 
   def encode(self, text):
     return []

@@ -9,6 +9,7 @@ import pytest
 from conftest import mesh_of, tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from variants import VARIANTS
 
 from gptjax.evaluate.scoring import scores as scoring
 from gptjax.evaluate.scoring.evaluated_model import make_request
@@ -33,16 +34,23 @@ def some_requests(n=23, n_vocab=61, longest=25):
 REQUESTS = some_requests()
 
 
-def found(requests, batch_size=2, barred=None, **axes):
-  config = tiny_config(**{'model.init_std': 0.3})
+LARGE = {'model.init_std': 0.3}  # so that attention is not nearly uniform
+
+
+def found(requests, batch_size=2, barred=None, changes=None, **axes):
+  config = tiny_config(**LARGE, **(changes or {}))
   with mesh_of(**axes):
     return scoring.score_requests(model_of(config), requests, batch_size, excluded=barred)
 
 
 @pytest.fixture(scope='module')
 def expected():
+  return scores_from_logits({})
+
+
+def scores_from_logits(changes):
   """Scores from the model's logits, one request at a time."""
-  config = tiny_config(**{'model.init_std': 0.3})
+  config = tiny_config(**LARGE, **changes)
   scores = []
   with mesh_of():
     model = model_of(config)
@@ -63,6 +71,11 @@ def check(scores, expected):
 @pytest.mark.parametrize('batch_size', [1, 3, 64])
 def test_scores_are_those_of_one_request_at_a_time(batch_size, expected):
   check(found(REQUESTS, batch_size), expected)
+
+
+@pytest.mark.parametrize('name', ['soft cap', 'sliding window', 'everything'])
+def test_scores_of_a_variant_are_those_of_its_logits(name):
+  check(found(REQUESTS, changes=VARIANTS[name]), scores_from_logits(VARIANTS[name]))
 
 
 @pytest.mark.parametrize('axes', [dict(data=2, fsdp=2, tensor=2), dict(data=8)])
@@ -137,11 +150,19 @@ def test_batches_have_few_shapes_and_little_padding():
   assert padded < 1.15 * sum(len(ids) - 1 for ids, _ in requests)
 
 
+@pytest.mark.parametrize('n_ctx', [1024, 8192, 131_072])
+def test_short_texts_have_the_same_batches_in_a_long_context(n_ctx):
+  requests = [scoring.Request(np.zeros(65, np.int32), 60)] * 3000
+  assert scoring.make_batch(requests, n_ctx, 2, 1)[0].shape == (32, 64)
+  long = [scoring.Request(np.zeros(n_ctx + 1, np.int32), 1)] * 3
+  assert scoring.make_batch(long, n_ctx, 2, 1)[0].shape == (2 if n_ctx == 1024 else 1, n_ctx)
+
+
 class Letters:
   """A tokenizer with one token per letter, and one for the pair `ab`."""
 
-  def __init__(self, end_of_text, begin_of_text=None, text_prefix=()):
-    self.end_of_text, self.begin_of_text, self.text_prefix = end_of_text, begin_of_text, text_prefix
+  def __init__(self, start_of_text, text_prefix=()):
+    self.start_of_text, self.text_prefix = start_of_text, text_prefix
 
   def encode(self, text):
     return np.array([100 if part == 'ab' else ord(part) - 96 for part in re.findall('ab|.', text)], np.int32)
@@ -161,14 +182,10 @@ def test_a_text_is_scored_as_it_is_encoded_as_a_whole(end, before, after, ids, s
   assert (list(found.ids), found.start) == (ids, start)
 
 
-@pytest.mark.parametrize('begin, prefix, before, after, ids, start', [
-  (27, (), '', 'cd', [27, 3, 4], 1),       # as lm-evaluation-harness: begin-of-text, if there is one,
-  (27, (), 'c', 'de', [3, 4, 5], 1),       # but before a context only if the tokenizer puts it there
-  (27, (27,), '', 'cd', [27, 3, 4], 1),
-  (27, (27,), 'c', 'de', [27, 3, 4, 5], 2),
-  (27, (27,), 'cdef', 'gh', [3, 4, 5, 6, 7, 8], 4)])
-def test_a_begin_of_text_token_precedes_a_text_as_in_the_harness(begin, prefix, before, after, ids, start):
-  tested = SimpleNamespace(tokenizer=Letters(0, begin, prefix), model=SimpleNamespace(n_ctx=5))
+@pytest.mark.parametrize('before, after, ids, start', [
+  ('', 'cd', [27, 3, 4], 1), ('c', 'de', [27, 3, 4, 5], 2), ('cdef', 'gh', [3, 4, 5, 6, 7, 8], 4)])
+def test_a_prefix_precedes_contexts_and_is_cut_with_them(before, after, ids, start):
+  tested = SimpleNamespace(tokenizer=Letters(27, (27,)), model=SimpleNamespace(n_ctx=5))
   found = make_request(tested, before, after)
   assert (list(found.ids), found.start) == (ids, start)
 

@@ -8,6 +8,7 @@ import pytest
 from conftest import mesh_of, tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from variants import VARIANTS
 
 from gptjax.evaluate.journal import Part
 from gptjax.evaluate.scoring import scores, shared_prefix
@@ -61,7 +62,9 @@ def test_scores_are_those_of_the_requests_one_by_one(several):
 
 
 @pytest.mark.parametrize('axes, changes', [
-  (dict(data=8), {}), (dict(data=2, fsdp=2, tensor=2), {}), (dict(tensor=4), {'model.norm': 'after'})])
+  (dict(data=8), {}), (dict(data=2, fsdp=2, tensor=2), {}), (dict(tensor=4), {'model.norm': 'after'}),
+  (dict(tensor=2), {'model.init_std': 0.3, 'model.sliding_window': 3}),
+  (dict(data=2, tensor=4), {'model.init_std': 0.3, **VARIANTS['everything']})])
 def test_scores_do_not_depend_on_the_mesh_or_the_form_of_the_layers(axes, changes):
   rng = np.random.default_rng(0)
   several = []

@@ -31,10 +31,10 @@ class Judge:
   """The same weights in transformers."""
 
   def __init__(self, folder):
-    self.model = transformers.GPT2LMHeadModel.from_pretrained(folder).eval()
+    self.model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    self.n_vocab = self.model.config.vocab_size
-    self.end = self.n_vocab - 1
+    self.n_vocab, self.n_ctx = self.model.config.vocab_size, self.model.config.max_position_embeddings
+    self.end = self.tokenizer.eos_token_id
 
   def encode(self, text):
     return self.tokenizer(text, split_special_tokens=True)['input_ids']
@@ -42,7 +42,7 @@ class Judge:
   @torch.no_grad()
   def log_probs(self, ids, last=0):
     """float64[n - 1, v]: of what follows each token but the last; of the `last` ones alone, if not 0."""
-    logits = self.model(torch.tensor([list(ids)[:-1]])).logits[0, -last:]
+    logits = self.model(torch.tensor([list(ids)[:-1]]), logits_to_keep=last).logits[0]
     return torch.log_softmax(logits.double(), -1).numpy()
 
   def continuation(self, before, after):
@@ -50,7 +50,7 @@ class Judge:
     whole, given = self.encode(before + after), self.encode(before)
     n = len(whole) - len(given)
     assert whole[:len(given)] == given
-    found = self.log_probs(whole[-N_CTX - 1:], n)
+    found = self.log_probs(whole[-self.n_ctx - 1:], n)
     wanted = whole[-n:]
     return found[np.arange(n), wanted], found.argmax(-1) == wanted, found
 
@@ -60,12 +60,12 @@ class Judge:
     return self.log_probs(ids)[np.arange(len(ids) - 1), ids[1:]].sum()
 
   def stream(self, text, stride):
-    """(-log p of a long text, tokens): windows of N_CTX, each scoring its new tokens."""
+    """(-log p of a long text, tokens): windows of n_ctx, each scoring its new tokens."""
     ids = [self.end, *self.encode(text)]
     total, at = 0.0, 1
     while at < len(ids):
-      stop = min(len(ids), N_CTX + 1 if at == 1 else at + stride)
-      window = ids[max(0, stop - N_CTX - 1):stop]
+      stop = min(len(ids), self.n_ctx + 1 if at == 1 else at + stride)
+      window = ids[max(0, stop - self.n_ctx - 1):stop]
       found = self.log_probs(window, stop - at)
       for place in range(at - stop, 0):
         total -= found[place, window[place]]
@@ -74,7 +74,7 @@ class Judge:
 
   def greedy(self, text, max_tokens, stop='\n'):
     """The text that transformers generates after a prompt, up to the end of the line."""
-    ids = self.encode(text)[-(N_CTX - max_tokens):]
+    ids = self.encode(text)[-(self.n_ctx - max_tokens):]
     made = self.model.generate(torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)).long(),
                                do_sample=False, max_new_tokens=max_tokens, pad_token_id=self.end,
                                eos_token_id=self.end)[0, len(ids):].tolist()
