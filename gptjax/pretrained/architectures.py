@@ -2,7 +2,7 @@
 
 A declaration says which fields of `config.model` are which fields of config.json, and which weights are which
 tensors. Reading (`hf_config`, `huggingface`), writing (`export`) and what both refuse are derived from it.
-`docs/howto/architectures.md` shows how to add one.
+`docs/howto/add_architecture.md` shows how to add one.
 """
 
 import re

@@ -140,8 +140,8 @@ def fields_of(model):
   return dict(
     n_layer=model.n_layer, n_head=model.n_head, n_kv_head=model.n_kv_head, head_size=model.head_size,
     n_embd=model.n_embd, n_ctx=model.n_ctx, n_vocab=model.n_vocab, n_inner=mlp.c_fc.w.shape[-1],
-    positions='rotary' if model.rotary_base else 'learned', rotary_base=model.rotary_base, norm=model.norm,
-    norm_type='layer' if norm.centred else 'rms', layer_norm_epsilon=norm.epsilon,
+    positions=model.positions, rotary_base=model.rotary_base, norm=model.norm,
+    norm_type='layer' if norm.centered else 'rms', layer_norm_epsilon=norm.epsilon,
     qk_norm=hasattr(attn, 'q_norm'), bias='b' in names,
     mlp='gated' if hasattr(mlp, 'c_gate') else 'plain', activation_function=mlp.activation,
     scale_attn_weights=attn.scaled, scale_attn_by_inverse_layer_idx=attn.scaled_by_layer,
@@ -196,7 +196,8 @@ def _parts(module, n_vocab, prefix=''):
   """Return {name: type, value, or declaration and shape in a file} of all attributes of a module."""
   entries = {prefix or 'model': type(module).__name__}
   for name, value in vars(module).items():
-    if name in COMPUTE_FIELDS or name.startswith('_pytree__'):
+    unused = name == 'rotary_base' and module.positions == 'learned'
+    if name in COMPUTE_FIELDS or unused or name.startswith('_pytree__'):
       continue
     path = f'{prefix}/{name}'.lstrip('/')
     if isinstance(value, nnx.Module):
