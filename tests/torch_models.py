@@ -1,4 +1,4 @@
-"""Randomly initialised GPT-2 and OpenAI-GPT of transformers, the judges of what gptjax reads and writes."""
+"""Randomly initialised models of transformers, the judges of what gptjax reads and writes."""
 
 import numpy as np
 import pytest
@@ -9,14 +9,22 @@ transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
 SMALL = dict(n_layer=2, n_head=4, n_embd=32, n_positions=24, vocab_size=61)
+# The sizes of Llama and Qwen3, none of which is a multiple of another by chance.
+SMALL_LLAMA = dict(num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2, hidden_size=36,
+                   intermediate_size=52, max_position_embeddings=24, vocab_size=61)
+SMALL_QWEN3 = SMALL_LLAMA | {'head_dim': 10}
+KINDS = {'gpt2': ('GPT2Config', 'GPT2LMHeadModel', SMALL),
+         'openai-gpt': ('OpenAIGPTConfig', 'OpenAIGPTLMHeadModel', SMALL),
+         'llama': ('LlamaConfig', 'LlamaForCausalLM', SMALL_LLAMA),
+         'qwen3': ('Qwen3Config', 'Qwen3ForCausalLM', SMALL_QWEN3)}
 
 
 def twin(kind, noise=0.1, **changes):
-  """A GPT2LMHeadModel ('gpt2') or OpenAIGPTLMHeadModel ('openai-gpt') whose every weight matters."""
-  config, model = {'gpt2': (transformers.GPT2Config, transformers.GPT2LMHeadModel),
-                   'openai-gpt': (transformers.OpenAIGPTConfig, transformers.OpenAIGPTLMHeadModel)}[kind]
+  """A language model of transformers, of one of KINDS, whose every weight matters."""
+  config, model, sizes = KINDS[kind]
   torch.manual_seed(0)
-  made = model(config(**{**SMALL, 'bos_token_id': None, 'eos_token_id': None, **changes}))
+  made = getattr(transformers, model)(getattr(transformers, config)(
+    **{**sizes, 'bos_token_id': None, 'eos_token_id': None, **changes}))
   with torch.no_grad():
     for weight in made.parameters():
       weight.add_(noise * torch.randn_like(weight))
@@ -25,7 +33,7 @@ def twin(kind, noise=0.1, **changes):
 
 def tokens_for(model, batch=3, length=None, seed=0):
   """int32[batch, length] random tokens, at full context unless told otherwise."""
-  shape = batch, length or model.config.n_positions
+  shape = batch, length or model.config.max_position_embeddings
   return np.random.default_rng(seed).integers(0, model.config.vocab_size, shape, dtype=np.int32)
 
 

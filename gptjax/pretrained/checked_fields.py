@@ -18,10 +18,27 @@ def read_sizes(path, values, names):
     if type(sizes[field]) is not int or sizes[field] < 1:
       problem = f'is {shown(sizes[field])}' if name in values else 'is missing'
       raise InputError(f'{path}: {name} {problem}: it must be a positive integer')
-  if sizes['n_embd'] % sizes['n_head']:
-    raise InputError(f'{path}: {names["n_embd"]} = {sizes["n_embd"]} is not divisible by '
-                     f'{names["n_head"]} = {sizes["n_head"]}')
   return sizes
+
+
+def check_heads(path, fields, names, whole_heads=True):
+  """Raise InputError if sizes that belong to attention heads do not divide each other.
+
+  Args:
+    path: the file of the fields, for messages.
+    fields: {field of `config.model`: value}.
+    names: {field of `config.model`: name in the file}.
+    whole_heads: whether n_head must divide n_embd even if the size of the heads is given.
+  """
+  n_embd, n_head, size = fields['n_embd'], fields['n_head'], fields.get('head_size', 0)
+  for field, divisor, needed in (('n_embd', 'n_head', whole_heads or not size),
+                                 ('n_head', 'n_kv_head', fields.get('n_kv_head', 0))):
+    if needed and fields[field] % fields[divisor]:
+      raise InputError(f'{path}: {names[field]} = {fields[field]} is not divisible by '
+                       f'{names[divisor]} = {fields[divisor]}')
+  size = size or n_embd // n_head
+  if fields.get('positions') == 'rotary' and size % 2:
+    raise InputError(f'{path}: the heads have the odd size {size}, but rotary positions need an even one')
 
 
 def check_fields(path, fields, names):

@@ -3,28 +3,19 @@
 import json
 
 import jax
-import numpy as np
 from flax import nnx
 from safetensors import safe_open
 
-from gptjax.command import bars
 from gptjax.data.tokenizers import hf_folder
 from gptjax.errors import InputError
+from gptjax.model import parameters
 from gptjax.model.gpt import GPT, Block
 from gptjax.model.lstm import LSTM
-from gptjax.model.parameters import declaration
 from gptjax.parallel import sharding
-from gptjax.pretrained import layout
-from gptjax.pretrained.huggingface import (
-  ACTIVATION_FIELD,
-  ACTIVATIONS,
-  GPT1,
-  GPT2,
-  PREFIX,
-  SINGLE,
-  hf_name,
-  model_fields,
-)
+from gptjax.pretrained import hf_config, layout
+from gptjax.pretrained.architectures import ARCHITECTURES
+from gptjax.pretrained.hf_weights import released_tensors, write_safetensors
+from gptjax.pretrained.huggingface import SINGLE
 from gptjax.pretrained.tokenizer_files import transformers_files
 from gptjax.storage import checkpoint, digests
 from gptjax.storage.files import access, atomic, bounded, buckets, json_files, local, paths, spool
@@ -131,37 +122,55 @@ def config_json(model, tokenizer):
   if type(model) is not GPT or not isinstance(model.h, Block):
     raise InputError(f'only a gptjax.model.gpt.GPT as returned by `gptjax.load` can be exported, not '
                      f'{type(model).__name__}{" with unstacked layers" * (type(model) is GPT)}')
-  block, end = model.h, tokenizer.end_of_text if tokenizer else None
-  ends = list(tokenizer.eos_ids) if tokenizer else []
   if tokenizer and tokenizer.n_vocab > model.n_vocab:
     raise InputError(f'the tokenizer has {tokenizer.n_vocab} entries, but the model only {model.n_vocab}')
-  kind = GPT2 if model.norm == 'before' else GPT1
-  names = {activation: name for name, activation in reversed(ACTIVATIONS[kind].items())}
-  n_embd, n_inner = model.n_embd, block.mlp.c_fc.output_sizes[0]
-  if block.mlp.activation not in names:
-    raise InputError(f'{"GPT-2" if kind == GPT2 else "OpenAI-GPT"} in transformers does not support '
-                     f'activation_function = {block.mlp.activation!r}')
-  config = {
-    'model_type': kind, 'vocab_size': model.n_vocab, 'n_positions': model.n_ctx, 'n_embd': n_embd,
-    'n_layer': model.n_layer, 'n_head': model.n_head,
-    ACTIVATION_FIELD[kind]: names[block.mlp.activation], 'layer_norm_epsilon': block.ln_1.epsilon,
-    'tie_word_embeddings': model.tied, 'dtype': 'float32', 'bos_token_id': end,
-    'eos_token_id': ends if len(ends) > 1 else ends[0] if ends else None,
-    **dict.fromkeys(('resid_pdrop', 'embd_pdrop', 'attn_pdrop'), model.dropout)}
-  if kind == GPT2:
-    config |= {'architectures': ['GPT2LMHeadModel'], 'scale_attn_weights': block.attn.scaled,
-               'scale_attn_by_inverse_layer_idx': block.attn.scaled_by_layer,
-               'n_inner': None if n_inner == 4 * n_embd else n_inner}
-    check_round_trip(config, model)
-    return config
-  for name, value, supported in (
-      ('n_inner', n_inner, 4 * n_embd), ('scale_attn_weights', block.attn.scaled, True),
-      ('scale_attn_by_inverse_layer_idx', block.attn.scaled_by_layer, False)):
-    if value != supported:
-      raise InputError(f'OpenAI-GPT in transformers does not support {name} = {value}, only {supported}')
-  config['architectures'] = ['OpenAIGPTLMHeadModel']
+  end, ends = (tokenizer.end_of_text, list(tokenizer.eos_ids)) if tokenizer else (None, [])
+  fields = fields_of(model)
+  config = hf_config.config_values(_architecture(fields), fields) | {
+    'dtype': 'float32', 'bos_token_id': end,
+    'eos_token_id': ends if len(ends) > 1 else ends[0] if ends else None}
   check_round_trip(config, model)
   return config
+
+
+def fields_of(model):
+  """Return {field of `config.model`: value} of a GPT, of all fields that are a property of it."""
+  attn, mlp, norm = model.h.attn, model.h.mlp, model.h.ln_1
+  names = {path[-1] for path, _ in layout.named_leaves(nnx.to_pure_dict(nnx.state(model.h)))}
+  return dict(
+    n_layer=model.n_layer, n_head=model.n_head, n_kv_head=model.n_kv_head, head_size=model.head_size,
+    n_embd=model.n_embd, n_ctx=model.n_ctx, n_vocab=model.n_vocab, n_inner=mlp.c_fc.w.shape[-1],
+    positions='rotary' if model.rotary_base else 'learned', rotary_base=model.rotary_base, norm=model.norm,
+    norm_type='layer' if norm.centred else 'rms', layer_norm_epsilon=norm.epsilon,
+    qk_norm=hasattr(attn, 'q_norm'), bias='b' in names,
+    mlp='gated' if hasattr(mlp, 'c_gate') else 'plain', activation_function=mlp.activation,
+    scale_attn_weights=attn.scaled, scale_attn_by_inverse_layer_idx=attn.scaled_by_layer,
+    sliding_window=model.window, logit_soft_cap=model.soft_cap, tie_word_embeddings=model.tied,
+    dropout=model.dropout, embedding_dropout=model.embedding_dropout)
+
+
+def _architecture(fields):
+  """Return the Architecture that has a model of these fields; InputError says what the closest one lacks."""
+  def distance(entry):
+    architecture, different = entry
+    return len(different), len(different.keys() & architecture.constants.keys())
+  closest, different = min(((architecture, _differences(architecture, fields))
+                            for architecture in ARCHITECTURES), key=distance)
+  for name, only in different.items():
+    raise InputError(f'{closest.title} in transformers does not support {name} = {fields[name]!r}{only}')
+  return closest
+
+
+def _differences(architecture, fields):
+  """Return {field: which value is supported, as text} of the fields that no model of an architecture has."""
+  free = architecture.sizes.keys() | architecture.options.keys()
+  expected = layout.config_from_fields(
+    {name: value for name, value in fields.items() if name in free} | architecture.constants).model
+  expected.n_kv_head, expected.head_size = parameters.n_kv_head(expected), parameters.head_size(expected)
+  different = {name: f', only {expected[name]!r}' for name, value in fields.items()
+               if name not in (*free, 'activation_function', 'rotary_base') and value != expected[name]}
+  unknown = fields['activation_function'] not in architecture.activations.values()
+  return different | ({'activation_function': ''} if unknown else {})
 
 
 def check_round_trip(config, model):
@@ -171,7 +180,7 @@ def check_round_trip(config, model):
     config: the content of config.json.
     model: a GPT.
   """
-  fields = model_fields('config.json', config)
+  fields = hf_config.model_fields('config.json', config)
   with jax.set_mesh(sharding.single_mesh()):
     read = layout.config_from_fields(fields)
     loaded = nnx.merge(graph(read), layout.weight_shapes(read))
@@ -195,7 +204,7 @@ def _parts(module, n_vocab, prefix=''):
     else:
       entries[path] = value
       if isinstance(value, nnx.Variable):
-        facts = declaration(value)
+        facts = parameters.declaration(value)
         entries[path] = facts, facts.unpadded_shape(value.shape, n_vocab)
   return entries
 
@@ -255,54 +264,3 @@ def _put_folder(files, params, url, facts):
     spool.put_file(url / SINGLE, path)
   if CONFIG in missing:
     access.write(url / CONFIG, files[CONFIG])
-
-
-def released_tensors(params, values):
-  """Return [(stacked weight, [(name in a Hugging Face file, its shape there) of each layer])].
-
-  Args:
-    params: nested dict of weights, or of their gradients.
-    values: the content of config.json.
-  """
-  def full_name(name):
-    name = hf_name(name, values['model_type'])
-    return name if name.startswith('lm_head') else PREFIX + name
-  config, entries = layout.config_from_fields(model_fields('config.json', values)), []
-  declared = dict(layout.named_leaves(layout.weight_declarations(config)))
-  for path, leaf in layout.named_leaves(params):
-    facts = declared[path]
-    tensors = layout.released_shapes(path, leaf.shape, facts, values['vocab_size'])
-    named = [(full_name(name), shape) for name, shape in tensors]
-    entries.append((leaf if leaf.ndim > len(facts.axes) else leaf[None], named))
-  return entries
-
-
-def unstack_tensors(stacked, named):
-  """Return {name: float32 array} of one entry of `released_tensors`; without copies on one CPU device."""
-  return {name: layer.reshape(-1, *shape[1:])[:shape[0]]  # the rest is padding
-          for (name, shape), layer in zip(named, np.asarray(stacked, np.float32), strict=True)}
-
-
-def write_safetensors(file, entries, facts):
-  """Write tensors one by one in the format of the `safetensors` library.
-
-  The library requires all of them in memory at once, which is too much for a model on many devices.
-
-  Args:
-    file: binary file.
-    entries: from `released_tensors`.
-    facts: {str: str} for the header.
-  """
-  header, end = {'__metadata__': {'format': 'pt', **facts}}, 0
-  for _, named in entries:
-    for name, shape in named:
-      start, end = end, end + 4 * int(np.prod(shape))
-      header[name] = {'dtype': 'F32', 'shape': list(shape), 'data_offsets': [start, end]}
-  text = json.dumps(header, separators=(',', ':')).encode()
-  text += b' ' * (-len(text) % 8)
-  with bars.bar(total=end, unit='B', unit_scale=True, desc='export', leave=False) as bar:
-    file.write(len(text).to_bytes(8, 'little') + text)
-    for stacked, named in entries:
-      for tensor in unstack_tensors(stacked, named).values():
-        file.write(np.ascontiguousarray(tensor, '<f4').data)
-        bar.update(tensor.nbytes)

@@ -1,4 +1,4 @@
-"""Reads a Hugging Face folder of GPT-2 or OpenAI-GPT: config.json and safetensors, without PyTorch."""
+"""Reads a Hugging Face folder, config.json and safetensors, of any of our architectures, without PyTorch."""
 
 import functools
 import re
@@ -9,41 +9,20 @@ from safetensors import safe_open
 
 from gptjax.data.tokenizers import hf_tokenizer, native
 from gptjax.errors import InputError
-from gptjax.pretrained import layout
-from gptjax.pretrained.checked_fields import check_fields, read_sizes
+from gptjax.pretrained import hf_config, layout
 from gptjax.storage.files import access, json_files, lfs
 from gptjax.storage.files.json_files import shown
 
 SINGLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 DTYPES = ('F32', 'F16', 'BF16')
-# Masks and positions that older versions of transformers saved with the weights.
-BUFFERS = re.compile(r'h\.\d+\.attn\.(bias|masked_bias)|position_ids')
-PREFIX, HEAD = 'transformer.', 'lm_head.weight'
+# Masks, positions and frequencies that older versions of transformers saved with the weights.
+BUFFERS = re.compile(r'(transformer\.|model\.)?(position_ids|h\.\d+\.attn\.(bias|masked_bias)|'
+                     r'layers\.\d+\.self_attn\.rotary_emb\.inv_freq)')
+HEAD = 'lm_head.weight'
 # Tensors of the heads that transformers adds for classification, questions and multiple choice.
 TASK_HEADS = re.compile(r'(score|classifier|qa_outputs|multiple_choice_head)\b.*')
 # Prefixes that wrappers add to all names.
 WRAPPERS = {'module.': ', as torch.nn.parallel names them', '_orig_mod.': ', as torch.compile names them'}
-
-GPT2, GPT1 = 'gpt2', 'openai-gpt'
-# Activations by the name in config.json -> config.model.activation_function; OpenAI-GPT's gelu is tanh.
-ACTIVATIONS = {
-  GPT2: {'gelu_new': 'gelu_new', 'gelu_pytorch_tanh': 'gelu_new', 'gelu': 'gelu', 'relu': 'relu',
-         'silu': 'silu', 'swish': 'silu'},
-  GPT1: {'gelu': 'gelu_new', 'relu': 'relu', 'silu': 'silu', 'swish': 'silu'}}
-ACTIVATION_FIELD = {GPT2: 'activation_function', GPT1: 'afn'}
-# Defaults of transformers for fields of config.json: {field: (value, type)}.
-DEFAULTS = {'layer_norm_epsilon': (1e-5, (float, int)), 'resid_pdrop': (0.1, (float, int)),
-            'tie_word_embeddings': (True, bool), 'n_inner': (None, (int, type(None))),
-            'scale_attn_weights': (True, bool), 'scale_attn_by_inverse_layer_idx': (False, bool)}
-SIZES = dict(n_layer='n_layer', n_head='n_head', n_embd='n_embd', n_ctx='n_positions', n_vocab='vocab_size')
-
-
-def hf_name(name, model_type):
-  """Return the name in a Hugging Face file, without its prefix: `h0/mlp/c_fc/w` -> `h.0.mlp.c_fc.weight`."""
-  if model_type == GPT1:
-    name = {'wte': 'tokens_embed', 'wpe': 'positions_embed'}.get(name, name)
-  name = re.sub(r'^h(\d+)/', r'h.\1.', name).replace('/', '.')
-  return re.sub(r'\.[wg]$', '.weight', re.sub(r'\.b$', '.bias', name)) + '.weight' * ('.' not in name)
 
 
 def open_folder(folder, entries=None):
@@ -57,9 +36,10 @@ def open_folder(folder, entries=None):
     ValueError: invalid JSON, another architecture, an unsupported option that changes the model, a truncated
       file, or tensors that do not match.
   """
-  values = json_files.read(folder / 'config.json')
-  fields = model_fields(folder / 'config.json', values)
-  tensors = read_tensors(files(folder, SINGLE, INDEX), _entries)
+  path = folder / 'config.json'
+  values = json_files.read(path)
+  fields, prefix = hf_config.model_fields(path, values), hf_config.architecture_of(path, values).prefix
+  tensors = read_tensors(files(folder, SINGLE, INDEX), _entries, prefix)
   tokenizer = hf_tokenizer.load_folder(folder, fields['n_vocab'])
   return make_source(folder, values, fields, tensors, tokenizer, entries)
 
@@ -70,61 +50,33 @@ def make_source(folder, values, fields, tensors, tokenizer, entries=None):
   Args:
     folder, tokenizer, entries: as for `layout.make_source`.
     values: content of its config.json.
-    fields: from `model_fields`.
+    fields: from `hf_config.model_fields`.
     tensors: from `read_tensors`.
   """
-  embedding = hf_name('wte', values['model_type'])
-  _refuse_prefix(folder, tensors, embedding)
+  architecture = hf_config.architecture_of(folder / 'config.json', values)
+  embedding, = architecture.names('wte')
+  _refuse_prefix(folder, tensors, architecture.prefix, embedding)
   _refuse_task_head(folder, tensors, values)
   if fields['tie_word_embeddings'] and HEAD in tensors:
     _drop_copied_head(folder, tensors, embedding)
-  name_in_file = functools.partial(hf_name, model_type=values['model_type'])
-  return layout.make_source(folder, tensors, name_in_file, fields, tokenizer, entries)
+  file_format = layout.FileFormat(architecture.names, architecture.transposed)
+  return layout.make_source(folder, tensors, file_format, fields, tokenizer, entries)
 
 
-def model_fields(path, values):
-  """Return the fields of `config.model` from config.json; ValueError for unsupported values.
-
-  `reorder_and_upcast_attn` sets the precision of the scores, which is always float32 here.
-  """
-  kind = values.get('model_type')
-  if not isinstance(kind, str) or kind not in ACTIVATIONS:
-    raise InputError(f'{path}: model_type {shown(kind)} is neither {GPT2} nor {GPT1}')
-  for name in ('add_cross_attention', 'quantization_config', 'pruned_heads'):
-    if values.get(name):
-      raise InputError(f'{path}: {name} = {shown(values[name])} is not supported')
-  activation = values.get(ACTIVATION_FIELD[kind], {GPT2: 'gelu_new', GPT1: 'gelu'}[kind])
-  if not isinstance(activation, str) or activation not in ACTIVATIONS[kind]:
-    raise InputError(f'{path}: {ACTIVATION_FIELD[kind]} = {shown(activation)} is not supported: it must be '
-                     f'one of {", ".join(ACTIVATIONS[kind])}')
-  read = {name: values.get(name, value) for name, (value, _) in DEFAULTS.items()}
-  if kind == GPT1:  # its code has none of them
-    read |= {name: DEFAULTS[name][0] for name in DEFAULTS if name.startswith(('n_inner', 'scale_'))}
-  for name, value in read.items():
-    if fault := json_files.layout_fault(value, DEFAULTS[name][1], name):
-      raise InputError(f'{path}: {fault}')
-  dims = read_sizes(path, values, SIZES)
-  fields = dims | {
-    'norm': 'before' if kind == GPT2 else 'after', 'activation_function': ACTIVATIONS[kind][activation],
-    'n_inner': read['n_inner'] or 4 * dims['n_embd'], 'dropout': read['resid_pdrop'],
-    **{name: value for name, value in read.items() if name not in ('n_inner', 'resid_pdrop')}}
-  check_fields(path, fields, SIZES | {'dropout': 'resid_pdrop'})
-  return fields
-
-
-def read_tensors(paths, entries):
+def read_tensors(paths, entries, prefix):
   """Return {name without prefix: StoredTensor} of files, without masks.
 
   Args:
     paths: of the files.
     entries: function of a path that returns [(name, type, StoredTensor)], types as safetensors names them.
+    prefix: of the names.
   """
   tensors, origin = {}, {}
   for path in paths:
     lfs.refuse_pointer(path)
     for full_name, dtype, tensor in entries(path):
-      name = full_name.removeprefix(PREFIX)
-      if BUFFERS.fullmatch(name):
+      name = full_name.removeprefix(prefix)
+      if BUFFERS.fullmatch(full_name):
         continue
       if dtype not in DTYPES:
         raise InputError(f'{path}: the tensor {full_name} is of type {dtype}, not one of {", ".join(DTYPES)}')
@@ -172,17 +124,17 @@ def _block(path, name, index):
     return file.get_slice(name)[index]
 
 
-def _refuse_prefix(folder, tensors, embedding):
+def _refuse_prefix(folder, tensors, prefix, embedding):
   """Raise InputError for names with the prefix of a wrapper, which transformers does not recognize."""
   if embedding in tensors:
     return
   for name, stem in ((name, stem) for name in tensors for stem in (embedding, HEAD)):
     before = name.removesuffix(stem)
     if before != name and before.endswith('.'):
-      added = before.removesuffix(PREFIX)
+      added = before.removesuffix(prefix)
       wrapper = WRAPPERS.get(added, '')
       raise InputError(f'{folder}: the tensors are named {name} and so on{wrapper}, but must be '
-                       f'{PREFIX}{embedding} and so on: remove {added!r} from all names, '
+                       f'{prefix}{embedding} and so on: remove {added!r} from all names, '
                        f'{{name.removeprefix({added!r}): x for name, x in load_file(path).items()}}, and '
                        'save the file again')
 

@@ -4,7 +4,7 @@
 
 SOURCE is one of
     nanoGPT       ckpt.pt, or the folder that has it
-    transformers  a folder with config.json and pytorch_model.bin, or its shards: GPT-2 or OpenAI-GPT
+    transformers  a folder with config.json and pytorch_model.bin, or its shards
     llm.c         gpt2_124M.bin, gpt2_124M_bf16.bin, model_STEP.bin
 
 The first two are files of PyTorch, pip install 'gptjax[import]'. Nothing in them is run: they are read as
@@ -20,7 +20,16 @@ from flax import nnx
 
 from gptjax.data.tokenizers import characters, hf_tokenizer, loading
 from gptjax.errors import InputError
-from gptjax.pretrained import export, huggingface, layout, llmc, load_source, nanogpt, torch_files
+from gptjax.pretrained import (
+  export,
+  hf_config,
+  huggingface,
+  layout,
+  llmc,
+  load_source,
+  nanogpt,
+  torch_files,
+)
 from gptjax.storage.files import access, cache, json_files, paths
 
 SINGLE, INDEX = 'pytorch_model.bin', 'pytorch_model.bin.index.json'
@@ -113,9 +122,11 @@ def _open_file(path, given, activation):
 def _open_hugging_face(folder, given):
   """Return the WeightSource of a folder with config.json and files of PyTorch."""
   values = json_files.read(folder / 'config.json')
-  fields = huggingface.model_fields(folder / 'config.json', values)
+  fields = hf_config.model_fields(folder / 'config.json', values)
+  prefix = hf_config.architecture_of(folder / 'config.json', values).prefix
   files = huggingface.files(folder, SINGLE, INDEX)
-  tensors = huggingface.read_tensors(files, lambda path: torch_files.entries(path, torch_files.read(path)))
+  entries = lambda path: torch_files.entries(path, torch_files.read(path))
+  tensors = huggingface.read_tensors(files, entries, prefix)
   tokenizer = given and _fitting(given, fields['n_vocab'])
   tokenizer = tokenizer or hf_tokenizer.load_folder(folder, fields['n_vocab'])
   return huggingface.make_source(folder, values, fields, tensors, tokenizer)

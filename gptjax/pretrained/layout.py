@@ -1,10 +1,12 @@
 """Maps tensors of released files, with their names and shapes, to the stacked weights of gptjax.
 
-All formats use OpenAI's names, `h0/attn/c_attn/w`; each reader maps them to the names in its files. A tensor
-in a file is the matrix [in, out] or vector of one layer; a weight of gptjax has dimensions for layers and
-heads.
+A weight of gptjax has dimensions for layers and heads. Of one layer it is a matrix [inputs, outputs], or a
+vector, under OpenAI's name, `h0/attn/c_attn/w`. In the files of OpenAI that is one tensor; in other formats
+it is transposed, or in several tensors, and has another name: `FileFormat`.
 """
 
+import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -28,6 +30,37 @@ class StoredTensor(NamedTuple):
   """A tensor in a file: its shape, and a function from slices (step 1), one per dimension, to that block."""
   shape: tuple
   read: Callable[[tuple], np.ndarray]
+
+
+class FileFormat(NamedTuple):
+  """How the weights of one layer are stored in files.
+
+  names: function from OpenAI's name of a weight to a tuple of the names of its tensors; the outputs of
+    several tensors, side by side, are those of the weight.
+  transposed: whether a matrix is [outputs, inputs] in the files.
+  """
+  names: Callable
+  transposed: bool = False
+
+  def tensors(self, path, shape, facts, n_vocab):
+    """Return [[(name in the files, shape there) of each tensor] of each layer] of one weight.
+
+    Args:
+      path: path of the weight, as in `named_leaves`.
+      shape: its shape in gptjax.
+      facts: its Declaration.
+      n_vocab: unpadded rows of the embedding in the files.
+    """
+    entries = []
+    for weight, released in released_shapes(path, shape, facts, n_vocab):
+      names = self.names(weight)
+      part = *released[:-1], released[-1] // len(names)
+      entries.append([(name, part[::-1] if self.turns(facts) else part) for name in names])
+    return entries
+
+  def turns(self, facts):
+    """Whether the tensors of a weight are transposed; those of an embedding or a vector never are."""
+    return self.transposed and bool(facts.inputs)
 
 
 class WeightSource(NamedTuple):
@@ -86,7 +119,7 @@ def released_shapes(path, shape, facts, n_vocab):
   return [('/'.join((f'{path[0]}{layer}', *path[1:])), facts.matrix_shape(shape)) for layer in range(layers)]
 
 
-def make_source(folder, tensors, name_in_file, fields, tokenizer, entries=None):
+def make_source(folder, tensors, file_format, fields, tokenizer, entries=None):
   """Return the WeightSource of released tensors, after checking that they are exactly those of the model.
 
   Rows of the embedding beyond the tokenizer's entries are padding and are not read: `n_vocab` of the result
@@ -94,8 +127,8 @@ def make_source(folder, tensors, name_in_file, fields, tokenizer, entries=None):
 
   Args:
     folder: folder of the weights.
-    tensors: {name in the files: Tensor}.
-    name_in_file: function from OpenAI's name to the name in the files.
+    tensors: {name in the files: StoredTensor}.
+    file_format: their FileFormat.
     fields: see WeightSource.
     tokenizer: see WeightSource.
     entries: number of entries of the tokenizer if the folder has none; None: the number of rows.
@@ -107,12 +140,10 @@ def make_source(folder, tensors, name_in_file, fields, tokenizer, entries=None):
   with sharding.abstract_mesh():  # the files do not depend on the mesh
     shapes = weight_shapes(config)
   facts = dict(named_leaves(weight_declarations(config)))
-  per_layer = sum(len(leaf.shape) > len(facts[path].axes) for path, leaf in named_leaves(shapes))
-  if per_layer * fields['n_layer'] > len(tensors) + per_layer:  # else computing all names could take minutes
-    raise InputError(f'{folder}: n_layer = {fields["n_layer"]} needs {per_layer} tensors for each layer, '
-                     f'but there are {len(tensors)}: give the folder with all files, or correct n_layer')
-  expected = {name_in_file(name): shape for path, leaf in named_leaves(shapes)
-            for name, shape in released_shapes(path, leaf.shape, facts[path], fields['n_vocab'])}
+  _check_layers(folder, tensors, file_format, fields['n_layer'], shapes, facts)
+  expected = {name: shape for path, leaf in named_leaves(shapes)
+              for layer in file_format.tensors(path, leaf.shape, facts[path], fields['n_vocab'])
+              for name, shape in layer}
   for name, shape in expected.items():
     if name not in tensors:
       present = ', '.join(sorted(tensors)[:4]) + ', ...' * (len(tensors) > 4)
@@ -131,14 +162,53 @@ def make_source(folder, tensors, name_in_file, fields, tokenizer, entries=None):
   entries = tokenizer.n_vocab if tokenizer else entries or fields['n_vocab']
   if entries < fields['n_vocab']:
     fields = fields | {'n_vocab': entries}
-    for name in {name_in_file('wte'), name_in_file('lm_head')} & tensors.keys():
+    tables = {*file_format.names('wte'), *file_format.names('lm_head')}
+    for name in tables & tensors.keys():
       tensors[name] = tensors[name]._replace(shape=(entries, *tensors[name].shape[1:]))
 
   def parts(path, shape):
-    names = released_shapes(path, shape, facts[path], fields['n_vocab'])
-    return [tensors[name_in_file(name)] for name, _ in names]
+    turns = file_format.turns(facts[path])
+    layers = file_format.tensors(path, shape, facts[path], fields['n_vocab'])
+    return [_joined([tensors[name] for name, _ in layer], turns) for layer in layers]
 
   return WeightSource(folder, fields, tokenizer, lambda shapes: _assemble(shapes, parts))
+
+
+def _check_layers(folder, tensors, file_format, n_layer, shapes, facts):
+  """Raise InputError if there are too few tensors for the layers: computing all names could take minutes."""
+  per_layer = 0
+  for path, leaf in named_leaves(shapes):
+    if len(leaf.shape) > len(facts[path].axes):
+      per_layer += len(file_format.names('/'.join((f'{path[0]}0', *path[1:]))))
+  if per_layer * n_layer > len(tensors) + per_layer:
+    raise InputError(f'{folder}: n_layer = {n_layer} needs {per_layer} tensors for each layer, '
+                     f'but there are {len(tensors)}: give the folder with all files, or correct n_layer')
+
+
+def _joined(tensors, transposed):
+  """Return the StoredTensor [inputs, outputs] whose outputs are those of several tensors."""
+  if transposed:
+    tensors = [StoredTensor(tensor.shape[::-1], functools.partial(_read_transposed, tensor))
+               for tensor in tensors]
+  if len(tensors) == 1:
+    return tensors[0]
+  stops = list(itertools.accumulate(tensor.shape[-1] for tensor in tensors))
+
+  def read(index):
+    (*others, columns), blocks = index, []
+    start, end, _ = columns.indices(stops[-1])
+    for tensor, stop in zip(tensors, stops):
+      before = stop - tensor.shape[-1]
+      first, last = max(start, before), min(end, stop)
+      if first < last:
+        blocks.append(tensor.read((*others, slice(first - before, last - before))))
+    return np.concatenate(blocks, axis=-1)
+
+  return StoredTensor((*tensors[0].shape[:-1], stops[-1]), read)
+
+
+def _read_transposed(tensor, index):
+  return tensor.read(index[::-1]).T
 
 
 def _assemble(shapes, parts):

@@ -14,7 +14,7 @@ import numpy as np
 
 from gptjax.errors import InputError
 from gptjax.pretrained import layout
-from gptjax.pretrained.checked_fields import check_fields, read_sizes
+from gptjax.pretrained.checked_fields import check_fields, check_heads, read_sizes
 from gptjax.pretrained.openai import RELEASED
 from gptjax.storage.files import lfs, local
 
@@ -64,11 +64,13 @@ def open_model(path, tokenizer_for):
   fields = read_sizes(path, values, SIZES)
   fields |= RELEASED | {'norm': 'before', 'n_inner': 4 * fields['n_embd'], 'dropout': 0.0}
   check_fields(path, fields, SIZES)
+  check_heads(path, fields, SIZES)
   if values['padded_vocab_size'] < fields['n_vocab']:
     raise InputError(f'{path}: padded_vocab_size = {values["padded_vocab_size"]} is less than vocab_size = '
                      f'{fields["n_vocab"]}: it is damaged')
   tensors = _tensors(path, fields, values['padded_vocab_size'], DTYPES[version])
-  return layout.make_source(path, tensors, str, fields, tokenizer_for(fields['n_vocab']))
+  file_format = layout.FileFormat(lambda name: (name,), transposed=True)
+  return layout.make_source(path, tensors, file_format, fields, tokenizer_for(fields['n_vocab']))
 
 
 def _tensors(path, fields, padded_vocab, dtype):
@@ -85,15 +87,12 @@ def _tensors(path, fields, padded_vocab, dtype):
   shapes |= {'ln_f/g': (d,), 'ln_f/b': (d,)}
   tensors, offset = {}, HEADER
   for name, shape in shapes.items():
-    is_matrix = name.startswith('h') and len(shape) == 2
-    read = functools.partial(_block, path, dtype, shape, offset, is_matrix)
-    tensors[name] = layout.StoredTensor(shape[::-1] if is_matrix else shape, read)
+    tensors[name] = layout.StoredTensor(shape, functools.partial(_block, path, dtype, shape, offset))
     offset += math.prod(shape) * dtype.itemsize
   tensors['wte'] = tensors['wte']._replace(shape=(fields['n_vocab'], d))
   return tensors
 
 
-def _block(path, dtype, shape, offset, is_matrix, index):
+def _block(path, dtype, shape, offset, index):
   # Mapped for each tensor: an open map would count all pages read so far as memory of this process.
-  stored = local.mapped(path, dtype, shape, offset)
-  return (stored.T if is_matrix else stored)[index].astype(np.float32)
+  return local.mapped(path, dtype, shape, offset)[index].astype(np.float32)

@@ -12,15 +12,14 @@ import numpy as np
 
 from gptjax.errors import InputError
 from gptjax.pretrained import huggingface, layout, torch_files
-from gptjax.pretrained.checked_fields import check_fields, read_sizes
+from gptjax.pretrained.architectures import GPT2
+from gptjax.pretrained.checked_fields import check_fields, check_heads, read_sizes
 from gptjax.pretrained.huggingface import HEAD
 from gptjax.pretrained.openai import RELEASED
 from gptjax.storage.files.json_files import shown
 
 SIZES = dict(n_layer='n_layer', n_head='n_head', n_embd='n_embd', n_ctx='block_size', n_vocab='vocab_size')
 OPTIONS = {'bias', 'dropout'}  # versions before 2023-01-27 have no `bias`
-# Weights that are declared [in, out] here and in released files.
-MATRIX = re.compile(r'h\.\d+\.(attn|mlp)\.c_(attn|fc|proj)\.weight')
 WITH_BIAS = re.compile(r'(h\.\d+\.(ln_\d|(attn|mlp)\.c_(attn|fc|proj))|ln_f)\.weight')
 EXACT, TANH = 'gelu', 'gelu_new'  # the activation since 2023-05-17, and before
 
@@ -45,19 +44,18 @@ def open_checkpoint(path, tokenizer_for, activation=''):
     'norm': 'before', 'n_inner': 4 * fields['n_embd'], 'dropout': args.get('dropout', 0.0),
     'activation_function': activation or (EXACT if 'bias' in args else TANH)}
   check_fields(where, fields, SIZES)
-  tensors = huggingface.read_tensors([path], lambda _: torch_files.entries(path, state))
+  check_heads(where, fields, SIZES)
+  tensors = huggingface.read_tensors([path], lambda _: torch_files.entries(path, state), GPT2.prefix)
   for name, tensor in list(tensors.items()):
-    if MATRIX.fullmatch(name) and len(tensor.shape) == 2:
-      tensors[name] = _transposed(tensor)
     if WITH_BIAS.fullmatch(name) and args.get('bias') is False:
-      tensors.setdefault(f'{name.removesuffix("weight")}bias', _zeros(tensors[name].shape[-1:]))
+      tensors.setdefault(f'{name.removesuffix("weight")}bias', _zeros(tensor.shape[:1]))
   if HEAD in tensors and 'wte.weight' in tensors:  # nanoGPT ties them; some who changed it do not
     tied = huggingface.is_copy(tensors[HEAD], tensors['wte.weight'])
     fields['tie_word_embeddings'] = tied
     if tied:
       del tensors[HEAD]
-  name_in_file = lambda name: huggingface.hf_name(name, huggingface.GPT2)
-  return layout.make_source(path, tensors, name_in_file, fields, tokenizer_for(fields['n_vocab']))
+  file_format = layout.FileFormat(GPT2.names, transposed=True)
+  return layout.make_source(path, tensors, file_format, fields, tokenizer_for(fields['n_vocab']))
 
 
 def _parts(path, content):
@@ -76,11 +74,6 @@ def _parts(path, content):
   if not isinstance(args.get('bias', True), bool):
     raise InputError(f'{path}: model_args has bias = {shown(args["bias"])}: it must be True or False')
   return content['model'], args
-
-
-def _transposed(tensor):
-  """The StoredTensor of the transposed matrix."""
-  return layout.StoredTensor(tensor.shape[::-1], lambda index: tensor.read(index[::-1]).T)
 
 
 def _zeros(shape):

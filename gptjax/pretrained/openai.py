@@ -10,7 +10,7 @@ from gptjax.data.corpus import pipeline
 from gptjax.data.tokenizers import loading
 from gptjax.errors import InputError
 from gptjax.pretrained import layout
-from gptjax.pretrained.checked_fields import check_fields, read_sizes
+from gptjax.pretrained.checked_fields import check_fields, check_heads, read_sizes
 from gptjax.storage.files import access, json_files, lfs, local
 
 GPT2_HPARAMS, GPT2_INDEX = 'hparams.json', 'model.ckpt.index'
@@ -35,6 +35,7 @@ def open_gpt2(folder):
   names = ('n_layer', 'n_head', 'n_embd', 'n_ctx', 'n_vocab')
   fields = read_sizes(path, json_files.read(path), {name: name for name in names})
   check_fields(path, fields, {})
+  check_heads(path, fields, {name: name for name in names})
   fields |= RELEASED | {'norm': 'before', 'n_inner': 4 * fields['n_embd'], 'dropout': 0.0}
   for file in local.matching(folder, 'model.ckpt*'):
     lfs.refuse_pointer(file)
@@ -58,7 +59,8 @@ def open_gpt2(folder):
   tensors = {name: layout.StoredTensor(_matrix(shape), functools.partial(block, name))
              for name, shape in shapes.items()}
   tokenizer = loading.load(str(folder)) if access.is_file(folder / 'encoder.json') else None
-  return layout.make_source(folder, tensors, 'model/{}'.format, fields, tokenizer)
+  file_format = layout.FileFormat(lambda name: (f'model/{name}',))
+  return layout.make_source(folder, tensors, file_format, fields, tokenizer)
 
 
 def _tensorflow():
@@ -101,7 +103,7 @@ def open_gpt1(folder):
   fields = RELEASED | dict(n_layer=n_layer, n_head=d // GPT1_HEAD_SIZE, n_embd=d, n_ctx=n_ctx,
                            n_vocab=n_vocab, norm='after', n_inner=4 * d, dropout=0.1)
   tokenizer = loading.load(str(folder)) if access.is_file(folder / 'encoder_bpe_40000.json') else None
-  return layout.make_source(folder, tensors, str, fields, tokenizer)
+  return layout.make_source(folder, tensors, layout.FileFormat(lambda name: (name,)), fields, tokenizer)
 
 
 def _gpt1_shapes(path):

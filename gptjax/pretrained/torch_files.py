@@ -11,7 +11,7 @@ import zipfile
 
 from gptjax.errors import InputError
 from gptjax.pretrained import layout
-from gptjax.pretrained.huggingface import BUFFERS, HEAD, PREFIX
+from gptjax.pretrained.huggingface import BUFFERS, HEAD
 from gptjax.storage.files import bounded, lfs, local
 
 NEEDED = 2, 6  # version of PyTorch
@@ -105,7 +105,7 @@ def entries(path, state):
       raise InputError(f'{path}: the tensor {key} is {tensor.layout} on {tensor.device}, without values of '
                        'its own: save it as a plain tensor')
     name = WRAPPERS.sub('', key)
-    if not BUFFERS.fullmatch(name.removeprefix(PREFIX)) and name != HEAD:
+    if not BUFFERS.fullmatch(name) and name != HEAD:
       total += tensor.nbytes
     # StoredTensor.read: a block of the tensor as float32, which bfloat16 and float16 become exactly.
     found.append((name, TYPES.get(str(tensor.dtype), str(tensor.dtype)), layout.StoredTensor(

@@ -43,9 +43,14 @@ def loaded(folder, **sizes):
   ('gpt2', dict(vocab_size=131)),
   ('gpt2', dict(n_layer=1, n_inner=20, activation_function='gelu', layer_norm_epsilon=1e-3,
                 scale_attn_weights=False, scale_attn_by_inverse_layer_idx=True, tie_word_embeddings=False)),
-  ('openai-gpt', dict(vocab_size=131)), ('openai-gpt', dict(afn='relu', tie_word_embeddings=False))])
+  ('openai-gpt', dict(vocab_size=131)), ('openai-gpt', dict(afn='relu', tie_word_embeddings=False)),
+  ('llama', dict(hidden_size=48, num_attention_heads=12, num_key_value_heads=4, vocab_size=131)),
+  ('llama', dict(num_attention_heads=2, num_key_value_heads=2, head_dim=20, tie_word_embeddings=True)),
+  ('qwen3', dict(rms_norm_eps=1e-3, rope_parameters={'rope_type': 'default', 'rope_theta': 500.0})),
+  ('qwen3', dict(num_attention_heads=4, num_key_value_heads=4, tie_word_embeddings=True))])
 def test_from_hugging_face_and_back_every_bit_is_the_same(tmp_path, kind, changes, sizes):
-  theirs = twin(kind, resid_pdrop=0.25, attn_pdrop=0.25, embd_pdrop=0.25, **changes)
+  names = ['attention_dropout'] if kind in ('llama', 'qwen3') else ['resid_pdrop', 'attn_pdrop', 'embd_pdrop']
+  theirs = twin(kind, **dict.fromkeys(names, 0.25), **changes)
   theirs.save_pretrained(tmp_path / 'in')
   gptjax.save_pretrained(*loaded(tmp_path / 'in', **sizes), tmp_path / 'out')
   back = opened(tmp_path / 'out')

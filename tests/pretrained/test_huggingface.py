@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from torch_models import SMALL, logits_of, tokens_for, torch, twin
 
 import gptjax
-from gptjax.pretrained.export import released_tensors, unstack_tensors
+from gptjax.pretrained.hf_weights import released_tensors, unstack_tensors
 from gptjax.train.loss import next_token_loss
 
 ODD = [('gpt2', dict(n_layer=3, n_head=5, n_embd=40, n_positions=17, vocab_size=61)),
@@ -25,7 +25,12 @@ ODD = [('gpt2', dict(n_layer=3, n_head=5, n_embd=40, n_positions=17, vocab_size=
        ('gpt2', dict(activation_function='relu')),
        ('openai-gpt', dict(n_layer=3, n_head=5, n_embd=40, n_positions=17, vocab_size=61)),
        ('openai-gpt', dict(n_layer=1, n_head=1, n_embd=6, n_positions=70, layer_norm_epsilon=1e-2)),
-       ('openai-gpt', dict(afn='silu', tie_word_embeddings=False))]
+       ('openai-gpt', dict(afn='silu', tie_word_embeddings=False)),
+       ('llama', dict(rope_parameters={'rope_type': 'default', 'rope_theta': 500.0}, rms_norm_eps=1e-2)),
+       ('llama', dict(num_hidden_layers=1, num_key_value_heads=6, tie_word_embeddings=True)),
+       ('llama', dict(head_dim=8, num_key_value_heads=1, hidden_act='swish')),
+       ('qwen3', dict(rope_parameters={'rope_type': 'default', 'rope_theta': 500.0}, rms_norm_eps=1e-2)),
+       ('qwen3', dict(num_attention_heads=5, num_key_value_heads=5, tie_word_embeddings=True))]
 
 
 def saved(folder, kind='gpt2', **changes):
@@ -70,7 +75,7 @@ def check_parity(theirs, folder, lengths):
   want = {name: weight.grad.numpy() for name, weight in theirs.named_parameters()}
   params = nnx.to_pure_dict(nnx.state(grads))
   for entry in released_tensors(params, theirs.config.to_dict()):
-    for name, grad in unstack_tensors(*entry).items():
+    for name, grad in unstack_tensors(entry).items():
       scale = np.abs(want[name]).max()
       np.testing.assert_allclose(grad, want.pop(name), atol=1e-4 * scale, rtol=0, err_msg=name)
   assert not want
@@ -79,7 +84,7 @@ def check_parity(theirs, folder, lengths):
 @pytest.mark.parametrize('kind, changes', ODD)
 def test_logits_loss_and_gradients_are_those_of_transformers(tmp_path, kind, changes):
   theirs, folder = saved(tmp_path, kind, **changes)
-  full = theirs.config.n_positions
+  full = theirs.config.max_position_embeddings
   check_parity(theirs, folder, [full, full // 2 + 1, 2])
 
 
@@ -317,7 +322,7 @@ WEIGHTS = 'model.safetensors'
   (as_pickle, r'has no safetensors, only pytorch_model.bin.*`python -m gptjax.pretrained import .* FOLDER`'),
   (lost_shard, r'model-00002-of-.*.safetensors is missing, but model.safetensors.index.json names it'),
   (empty_index, r'model.safetensors.index.json has no weight_map'),
-  (lambda f: settings(f, model_type='llama'), r"model_type 'llama' is neither gpt2 nor openai-gpt"),
+  (lambda f: settings(f, model_type='bloom'), r"model_type = 'bloom' is not supported, only gpt2"),
   (lambda f: settings(f, n_layer=0), r'n_layer is 0: it must be a positive integer'),
   (lambda f: settings(f, n_layer='2'), r"n_layer is '2': it must be a positive integer"),
   (lambda f: settings(f, n_head=5), r'n_embd = 32 is not divisible by n_head = 5'),

@@ -172,9 +172,9 @@ ZEROS = torch.zeros(144, 36)
 
 
 @pytest.mark.parametrize('changes, says', [
-  (tensor(None), 'the tensor h.1.mlp.c_fc.weight [36, 144] is missing'),
-  (tensor(ZEROS[:100]), 'the tensor h.1.mlp.c_fc.weight is [36, 100], but .* require [36, 144]'),
-  (tensor(ZEROS[0]), 'the tensor h.1.mlp.c_fc.weight is [36], but .* require [36, 144]'),
+  (tensor(None), 'the tensor h.1.mlp.c_fc.weight [144, 36] is missing'),
+  (tensor(ZEROS[:100]), 'the tensor h.1.mlp.c_fc.weight is [100, 36], but .* require [144, 36]'),
+  (tensor(ZEROS[0]), 'the tensor h.1.mlp.c_fc.weight is [36], but .* require [144, 36]'),
   (tensor(None, 'h.1.mlp.c_fc.bias'), 'the tensor h.1.mlp.c_fc.bias [144] is missing'),
   (tensor(ZEROS[0], 'h.1.mlp.gate'), 'the tensor h.1.mlp.gate [36] is not part of the model'),
   (tensor(ZEROS[0, 0], 'wte.weight'), 'the tensor wte.weight is [], but .* require [61, 36]'),

@@ -22,7 +22,7 @@ from gptjax.pretrained.importing import import_weights
 
 KINDS = [('gpt2', dict(n_head=3, n_embd=36)),
          ('gpt2', dict(n_inner=20, activation_function='gelu', tie_word_embeddings=False)),
-         ('openai-gpt', dict(n_head=3, n_embd=36))]
+         ('openai-gpt', dict(n_head=3, n_embd=36)), ('llama', {}), ('qwen3', dict(tie_word_embeddings=True))]
 BIN, INDEX = 'pytorch_model.bin', 'pytorch_model.bin.index.json'
 
 
@@ -131,7 +131,7 @@ def compressed(folder):
   (changed(score__weight=torch.ones(2, 8)), 'the tensor score.weight [2, 8] is not part of the model: only'),
   (changed(lm_head__weight=torch.ones(264, 8)), 'lm_head.weight differs from wte.weight'),
   (changed(state_dict={'a': torch.ones(1)}), "'state_dict' is a dict, not a tensor"),
-  (config(model_type='llama'), "model_type 'llama' is neither gpt2 nor openai-gpt"),
+  (config(model_type='bloom'), "model_type = 'bloom' is not supported, only gpt2, openai-gpt"),
   (config(n_layer=2), 'the tensor h.1.attn.c_attn'),
   (lambda folder: (folder / 'config.json').unlink(), 'has weights but no config.json: add the one'),
   (lambda folder: torch.save([torch.ones(1)], folder / BIN), 'has a list, not a dict of tensors'),
