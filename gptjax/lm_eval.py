@@ -106,8 +106,9 @@ class HarnessModel(TemplateLM):
     return self._tokenizer.start_of_text
 
   def tok_encode(self, string, add_special_tokens=None, **kwargs):
-    del add_special_tokens, kwargs  # gptjax never adds special tokens
-    return special.encode(self._tokenizer, self._names, string).tolist()
+    del kwargs
+    ids = special.encode(self._tokenizer, self._names, string)
+    return (ids if add_special_tokens is False else special.after_prefix(self._tokenizer, ids)).tolist()
 
   def _loglikelihood_tokens(self, requests, disable_tqdm=False, **kwargs):
     """Return [(log probability in nats, whether greedy)] of [(strings, context tokens, tokens to score)]."""

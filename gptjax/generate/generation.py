@@ -116,18 +116,23 @@ def require_memory(model, texts, batch_size):
 
 
 def encode_prompts(prompts, tokenizer, n_ctx, special_tokens=()):
-  """Return [int32[p] tokens of each prompt], or [the start-of-text token] if there are no prompts."""
+  """Return [int32[p] tokens of each prompt], or [the start-of-text token] if there are no prompts.
+
+  The tokens of a prompt follow the tokenizer's `text_prefix`, as in transformers.
+  """
   if not prompts:
     if tokenizer.start_of_text is None:
       raise InputError(f'the tokenizer {tokenizer.name} has no start-of-text token to start with: give a '
                        'prompt')
     return [np.array([tokenizer.start_of_text], np.int32)]
   names = special.resolve_names(tokenizer, special_tokens)
-  encoded = [special.encode(tokenizer, names, prompt) for prompt in prompts]
-  for prompt, ids in zip(prompts, encoded):
+  encoded = []
+  for prompt in prompts:
+    ids = special.encode(tokenizer, names, prompt)
     if not len(ids):
       raise InputError(f'the prompt {prompt!r} is empty: the tokenizer {tokenizer.name} encodes it '
                        'to no tokens')
+    encoded.append(ids := special.after_prefix(tokenizer, ids))
     if len(ids) > n_ctx:
       raise InputError(f'a prompt of {len(ids)} tokens is longer than the context of {n_ctx}: shorten it '
                        f'({prompt[:30]!r}...)')

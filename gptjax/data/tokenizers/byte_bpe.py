@@ -72,6 +72,8 @@ def train_bpe(texts, n_vocab):
 class ByteBPE:
   """Byte-level BPE, GPT-2's or a trained one, encoded by tiktoken."""
 
+  text_prefix = ()
+
   @classmethod
   def read(cls, folder):
     """Read OpenAI's `encoder.json` and `vocab.bpe`, or the same files under Hugging Face's names."""

@@ -78,6 +78,7 @@ class Characters:
   """A character-level tokenizer."""
 
   name = 'char'
+  text_prefix = ()
 
   @classmethod
   def read(cls, folder):

@@ -80,6 +80,7 @@ class GPT1:
 
   name = 'gpt1'
   end_of_text = start_of_text = None
+  text_prefix = ()
 
   def __init__(self, encoder, merges):
     """Create from the contents (bytes) of `encoder_bpe_40000.json` and `vocab_40000.bpe`."""

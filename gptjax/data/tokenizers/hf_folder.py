@@ -1,33 +1,33 @@
 """Reads the description of a tokenizer from a Hugging Face folder, with the semantics of transformers 5.
 
-transformers chooses a class by name. `GPT2Tokenizer` and `OpenAIGPTTokenizer` use the vocabulary and merges
-of tokenizer.json, or else of vocab.json and merges.txt, and build the rest themselves;
-`PreTrainedTokenizerFast` uses tokenizer.json unchanged. Special and added tokens come from
+transformers chooses a class by name (see `hf_classes`). The vocabulary and merges are those of
+tokenizer.json, or else of vocab.json and merges.txt. Special and added tokens come from
 `added_tokens_decoder` in tokenizer_config.json, or else from special_tokens_map.json, added_tokens.json and
 tokenizer.json.
 """
 
 from typing import NamedTuple
 
+from gptjax.data.tokenizers import hf_classes
+from gptjax.data.tokenizers.hf_classes import (
+  CONFIG,
+  DEFAULTS,
+  FAST,
+  GPT1,
+  GPT2,
+  JSON,
+  LLAMA,
+  QWEN2,
+  ROLES,
+  SETTINGS,
+)
 from gptjax.errors import InputError
 from gptjax.storage.files import access, bounded, json_files, lfs
 from gptjax.storage.files.json_files import shown
 from gptjax.text import text_checks
 
-JSON, VOCAB, MERGES, SETTINGS = 'tokenizer.json', 'vocab.json', 'merges.txt', 'tokenizer_config.json'
+VOCAB, MERGES, GENERATION = 'vocab.json', 'merges.txt', 'generation_config.json'
 SPECIAL, ADDED = 'special_tokens_map.json', 'added_tokens.json'
-CONFIG, GENERATION = 'config.json', 'generation_config.json'
-GPT2, GPT1, FAST = 'GPT2Tokenizer', 'OpenAIGPTTokenizer', 'PreTrainedTokenizerFast'
-CLASSES = {GPT2: GPT2, f'{GPT2}Fast': GPT2, GPT1: GPT1, f'{GPT1}Fast': GPT1, FAST: FAST,
-           'PreTrainedTokenizer': FAST, 'TokenizersBackend': FAST, 'PythonBackend': FAST}
-CLASS_OF_MODEL_TYPE = {'gpt2': GPT2, 'openai-gpt': GPT1}
-ROLES = ('bos_token', 'eos_token', 'unk_token', 'sep_token', 'pad_token', 'cls_token', 'mask_token')
-# Components that the two classes that build a tokenizer use.
-NORMALIZERS = {GPT2: None, GPT1: 'BertNormalizer'}
-SPLITS = {GPT2: 'ByteLevel', GPT1: 'BertPreTokenizer'}
-SUFFIXES = {GPT2: '', GPT1: '</w>'}
-# Special tokens of the classes of transformers if no file sets them.
-DEFAULTS = {GPT2: dict.fromkeys(ROLES[:3], '<|endoftext|>'), GPT1: {'unk_token': '<unk>'}, FAST: {}}
 
 
 class AddedToken(NamedTuple):
@@ -83,7 +83,7 @@ def read_description(folder):
   settings, config = _object(folder / SETTINGS), _object(folder / CONFIG)
   content = _bytes(folder / JSON) if JSON in names else b''
   whole = _object(folder / JSON)
-  kind = _kind(folder, settings, config, bool(content))
+  kind = hf_classes.class_of(folder, settings, config, content)
   if content:
     vocab, merges = _bpe_of(folder / JSON, whole)
   else:
@@ -93,28 +93,13 @@ def read_description(folder):
   _refuse_features(folder, kind, whole, settings)
   named, added, extra = _tokens(folder, settings, whole)
   defaults = dict(DEFAULTS[kind])
+  kind = hf_classes.settled(folder, kind, whole, settings, config)
   if kind == FAST and not config:  # a tokenizer.json alone
     defaults['eos_token'] = '<|endoftext|>'
   roles = {role: name for role, name in defaults.items() if settings.get(role, name) is not None} | named
   prefix_space = kind == GPT2 and settings.get('add_prefix_space', False)
   return TokenizerDescription(kind, content, whole, vocab, merges, prefix_space, settings, roles,
                               frozenset(named), added, extra, config.get('eos_token_id') is not None)
-
-
-def _kind(folder, settings, config, fast):
-  """Return the class that transformers uses; None if no file sets it and the vocabulary determines it."""
-  path = SETTINGS if settings.get('tokenizer_class') else CONFIG
-  name = settings.get('tokenizer_class') or config.get('tokenizer_class')
-  if name is None:
-    return CLASS_OF_MODEL_TYPE.get(str(config.get('model_type'))) or (FAST if fast else None)
-  kind = CLASSES.get(name) if isinstance(name, str) else None
-  if kind is None and not (fast and not config):  # the tokenizer folder of a corpus, written by gptjax
-    raise InputError(f'{folder / path}: tokenizer_class = {shown(name)} is not supported, only {GPT2}, '
-                     f'{GPT1} and {FAST}: save the tokenizer again as the last, with its {JSON}')
-  kind = kind or FAST
-  if kind == FAST and not fast:
-    raise InputError(f'{folder / path}: tokenizer_class = {shown(name)} needs a {JSON}, which is missing')
-  return kind
 
 
 def _bpe_of(path, whole):
@@ -158,34 +143,18 @@ def _refuse_features(folder, kind, whole, settings):
     raise InputError(f'{folder / SETTINGS}: fast_tokenizer_files, a file for each version of transformers, '
                      f'is not supported: keep one {JSON} and remove the field')
   prefix = settings.get('add_prefix_space', False)
-  if not isinstance(prefix, bool):
+  if not isinstance(prefix, bool) and not (kind in (LLAMA, QWEN2) and prefix is None):
     raise InputError(f'{folder / SETTINGS}: add_prefix_space = {shown(prefix)} is neither true nor false')
   if not whole:
     return
-  model, split = whole['model'], _part(folder, whole, 'pre_tokenizer')
-  normalizer = _part(folder, whole, 'normalizer')
+  model, split, _ = whole['model'], *(_part(folder, whole, name) for name in ('pre_tokenizer', 'normalizer'))
   if model.get('dropout'):
     raise InputError(f'{folder / JSON}: model.dropout = {shown(model["dropout"])} makes ids '
                      'random: set it to null')
-  if kind == FAST:
-    states = split.get('add_prefix_space')
-    if 'add_prefix_space' in settings and states is not None and states != prefix:
-      raise InputError(f'{folder / SETTINGS}: add_prefix_space = {prefix} contradicts {JSON}, and versions '
-                       'of transformers differ in which counts: make both the same')
-    return
-  expected = {'model.type': (model.get('type', 'BPE'), 'BPE'),
-              'normalizer': (normalizer.get('type'), NORMALIZERS[kind]),
-              'pre_tokenizer': (split.get('type'), SPLITS[kind]),
-              'pre_tokenizer.use_regex': (kind != GPT2 or split.get('use_regex', True), True),
-              'model.continuing_subword_prefix': (model.get('continuing_subword_prefix') or '', ''),
-              'model.end_of_word_suffix': (model.get('end_of_word_suffix') or '', SUFFIXES[kind]),
-              'model.byte_fallback': (model.get('byte_fallback', False), False),
-              'model.ignore_merges': (model.get('ignore_merges', False), False)}
-  for name, (value, implied) in expected.items():
-    if value != implied:
-      raise InputError(f'{folder / JSON}: {name} = {shown(value)} differs from tokenizer_class {kind} '
-                       f'({implied!r}): if the model was trained with it, set tokenizer_class in {SETTINGS} '
-                       f'to {FAST}')
+  states = split.get('add_prefix_space')
+  if kind == FAST and 'add_prefix_space' in settings and states is not None and states != prefix:
+    raise InputError(f'{folder / SETTINGS}: add_prefix_space = {prefix} contradicts {JSON}, and versions '
+                     'of transformers differ in which counts: make both the same')
 
 
 def _part(folder, whole, name):

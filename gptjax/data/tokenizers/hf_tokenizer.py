@@ -162,7 +162,7 @@ def _library_tokenizer(folder, description, n_rows):
         token.content, single_word=token.single_word, lstrip=token.lstrip, rstrip=token.rstrip,
         normalized=token.normalized, special=token.special)])
   settings = {name: value for name, value in description.settings.items()
-              if name not in ('add_prefix_space', 'added_tokens_decoder', *hf_folder.ROLES)}
+              if name not in ('add_prefix_space', 'added_tokens_decoder', 'auto_map', *hf_folder.ROLES)}
   roles = {role: name for role, name in description.roles.items() if has(name)}
   if 'eos_token' not in roles:
     stated = hf_folder.declared_ids(folder, hf_folder.CONFIG)
@@ -241,8 +241,16 @@ class LibraryTokenizer:
     self.end_of_text = self.coder.token_to_id(end) if isinstance(end, str) else None
     self.start_of_text = self.end_of_text
     self.eos_ids = tokenizer_files.default_eos_ids(self.end_of_text)
+    self.text_prefix = self._text_prefix()
     self.special_tokens = {token.content: i for i, token in self.coder.get_added_tokens_decoder().items()
                            if token.special}
+
+  def _text_prefix(self):
+    """Return the ids that tokenizer.json puts before a text; `add_bos_token` in other files has no effect."""
+    whole, plain = (native.call(f'{JSON} cannot encode a text', self.coder.encode, 'a',
+                                add_special_tokens=special).ids for special in (True, False))
+    starts = [at for at in range(len(whole)) if plain and whole[at:at + len(plain)] == plain]
+    return tuple(whole[:starts[0]]) if starts else ()
 
   def encode(self, text):
     """Return int32[n] ids of the text, without start and end tokens."""

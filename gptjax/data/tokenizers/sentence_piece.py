@@ -41,6 +41,7 @@ class SentencePiece:
   """A sentencepiece model."""
 
   name = 'sentencepiece'
+  text_prefix = ()
 
   def __init__(self, model):
     """Create from the contents (bytes) of a `.model` file."""

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gptjax.data.tokenizers import special
 from gptjax.evaluate.journal import no_journal
 from gptjax.evaluate.scoring import scores
 from gptjax.evaluate.scoring.scores import Request, Score
@@ -103,7 +104,8 @@ def request_from_start(evaluated, ids, start):
   """Return a Request for tokens from the beginning of a text, of which the first `start` are not scored."""
   first = evaluated.tokenizer.start_of_text
   if start:
-    return Request(np.asarray(ids), start)
+    whole = special.after_prefix(evaluated.tokenizer, ids)
+    return Request(whole, start + len(whole) - len(ids))
   return Request(np.asarray(ids) if first is None else np.append(np.int32(first), ids), 1)
 
 

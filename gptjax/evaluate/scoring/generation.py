@@ -1,8 +1,7 @@
 """Generation of continuations of prompts, for the tasks that score generated text."""
 
-import numpy as np
-
 from gptjax.command import bars
+from gptjax.data.tokenizers import special
 from gptjax.evaluate.scoring.evaluated_model import arrays_digest
 from gptjax.evaluate.texts.sources import NotRun
 from gptjax.generate import generation, kv_cache
@@ -53,7 +52,8 @@ def encode_prompt(evaluated, text, max_tokens):
   Raises:
     NotRun: the context is too short for this task.
   """
-  return np.asarray(evaluated.tokenizer.encode(text), np.int32)[-max_prompt_tokens(evaluated, max_tokens):]
+  ids = special.after_prefix(evaluated.tokenizer, evaluated.tokenizer.encode(text))
+  return ids[-max_prompt_tokens(evaluated, max_tokens):]
 
 
 def max_prompt_tokens(evaluated, max_tokens):

@@ -5,6 +5,7 @@ import random
 
 import numpy as np
 
+from gptjax.data.tokenizers import special
 from gptjax.evaluate.scoring.evaluated_model import Task, TaskResult
 from gptjax.evaluate.scoring.generation import generate_with_journal, max_prompt_tokens
 from gptjax.evaluate.tasks.translation import require_package
@@ -48,7 +49,7 @@ def evaluate(evaluated, articles):
   """Return the TaskResult: ROUGE with the hint, without it, and of simple summaries."""
   hint = np.asarray(evaluated.tokenizer.encode(HINT), np.int32)
   longest = max_prompt_tokens(evaluated, TOKENS) - len(hint)
-  ids = [np.asarray(evaluated.tokenizer.encode(article.strip()), np.int32)[:longest]
+  ids = [special.after_prefix(evaluated.tokenizer, evaluated.tokenizer.encode(article.strip()))[:longest]
          for article, _ in articles]
   prompts_by_name = {'hint': [np.append(article_ids, hint) for article_ids in ids], 'no hint': ids}
   summaries = {}
