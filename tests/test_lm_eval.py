@@ -5,6 +5,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import hf_tokenizers
 import numpy as np
 import pytest
 from conftest import ENVIRONMENT, ROOT, mesh_of
@@ -93,8 +94,22 @@ def evaluated(model, tasks, name):
   return found['results'][name], [sample['filtered_resps'] for sample in samples]
 
 
+@pytest.fixture(scope='module')
+def llamas(tmp_path_factory):
+  """The same two for a Llama, whose tokenizer puts a begin-of-text token before each text."""
+  from gptjax.lm_eval import HarnessModel
+  where = tmp_path_factory.mktemp('llama')
+  twin('llama', vocab_size=hf_tokenizers.N_VOCAB).save_pretrained(where)
+  hf_tokenizers.write('llama3', where)
+  with mesh_of():
+    ours = HarnessModel(str(where), batch_size=4)
+  return ours, huggingface.HFLM(str(where), device='cpu', dtype='float32', batch_size=4)
+
+
 @pytest.mark.parametrize('name', ['which_word', 'documents', 'go_on'])
-def test_a_task_gives_what_it_gives_for_the_harness_own_model(models, tasks, name):
+@pytest.mark.parametrize('kind', ['models', 'llamas'])
+def test_a_task_gives_what_it_gives_for_the_harness_own_model(request, kind, tasks, name):
+  models = request.getfixturevalue(kind)
   with mesh_of():
     ours, mine = evaluated(models[0], tasks, name)
   theirs, its = evaluated(models[1], tasks, name)

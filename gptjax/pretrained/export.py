@@ -124,10 +124,10 @@ def config_json(model, tokenizer):
                      f'{type(model).__name__}{" with unstacked layers" * (type(model) is GPT)}')
   if tokenizer and tokenizer.n_vocab > model.n_vocab:
     raise InputError(f'the tokenizer has {tokenizer.n_vocab} entries, but the model only {model.n_vocab}')
-  end, ends = (tokenizer.end_of_text, list(tokenizer.eos_ids)) if tokenizer else (None, [])
+  first, ends = (tokenizer.start_of_text, list(tokenizer.eos_ids)) if tokenizer else (None, [])
   fields = fields_of(model)
   config = hf_config.config_values(_architecture(fields), fields) | {
-    'dtype': 'float32', 'bos_token_id': end,
+    'dtype': 'float32', 'bos_token_id': first,
     'eos_token_id': ends if len(ends) > 1 else ends[0] if ends else None}
   check_round_trip(config, model)
   return config

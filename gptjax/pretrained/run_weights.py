@@ -16,6 +16,8 @@ from gptjax.storage.files import access, atomic, buckets, cache, paths, records
 from gptjax.storage.files.paths import Url
 from gptjax.train.step import graph
 
+DERIVED = ('n_inner', 'n_kv_head', 'head_size')  # fields of config.model that are 0 if others determine them
+
 
 def open_initial_weights(config, workdir, overrides=()):
   """Return the layout.WeightSource of `config.init_from`, and set its model and tokenizer in the config.
@@ -39,8 +41,10 @@ def open_initial_weights(config, workdir, overrides=()):
   for name, value in layout.config_from_fields(source.fields).model.to_dict().items():
     value_in_config = config.model[name]
     padding = name == 'pad_vocab_to' and name not in source.fields  # files have no padding rows
-    derived = name == 'n_inner' and not value_in_config
-    if value_in_config == value or padding or not resume.is_weights_field(f'model.{name}'):
+    derived = name in DERIVED and not value_in_config
+    # Without a matrix of positions, sequences may be shorter, or longer, than those that it was trained on.
+    length = name == 'n_ctx' and 'model.n_ctx' in overrides and source.fields.get('positions') == 'rotary'
+    if value_in_config == value or padding or length or not resume.is_weights_field(f'model.{name}'):
       continue
     if f'model.{name}' in overrides and not derived:
       conflicts.append(f'config.model.{name} = {value_in_config!r} (the weights: {value!r})')

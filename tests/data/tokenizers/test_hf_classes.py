@@ -29,7 +29,9 @@ def check(folder, ours):
   encoded = [ours.encode(text).tolist() for text in TEXTS]
   assert encoded == ids_of(theirs, add_special_tokens=False)
   assert [special.after_prefix(ours, ids).tolist() for ids in encoded] == ids_of(theirs)
-  assert (ours.end_of_text, ours.begin_of_text) == (theirs.eos_token_id, theirs.bos_token_id)
+  assert ours.end_of_text == theirs.eos_token_id
+  assert ours.start_of_text == next(i for i in (theirs.bos_token_id, *ours.text_prefix, theirs.eos_token_id)
+                                    if i is not None)
   decode = lambda ids: theirs.decode(ids, clean_up_tokenization_spaces=False)
   assert [ours.decode(ids) for ids in encoded] == list(map(decode, encoded))
 
@@ -82,7 +84,7 @@ def test_what_precedes_a_text_is_what_transformers_puts_there(tmp_path, kind, se
   check(tmp_path / 'in', ours)
   ours.save(tmp_path / 'saved')
   saved = hf_tokenizer.load_folder(tmp_path / 'saved')
-  assert (saved.text_prefix, saved.begin_of_text) == (ours.text_prefix, ours.begin_of_text)
+  assert (saved.text_prefix, saved.start_of_text) == (ours.text_prefix, ours.start_of_text)
 
 
 @pytest.mark.parametrize('kind, change, part', [

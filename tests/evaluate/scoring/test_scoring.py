@@ -161,8 +161,8 @@ def test_short_texts_have_the_same_batches_in_a_long_context(n_ctx):
 class Letters:
   """A tokenizer with one token per letter, and one for the pair `ab`."""
 
-  def __init__(self, start_of_text):
-    self.start_of_text = start_of_text
+  def __init__(self, start_of_text, text_prefix=()):
+    self.start_of_text, self.text_prefix = start_of_text, text_prefix
 
   def encode(self, text):
     return np.array([100 if part == 'ab' else ord(part) - 96 for part in re.findall('ab|.', text)], np.int32)
@@ -178,6 +178,19 @@ class Letters:
 ])
 def test_a_text_is_scored_as_it_is_encoded_as_a_whole(end, before, after, ids, start):
   tested = SimpleNamespace(tokenizer=Letters(end), model=SimpleNamespace(n_ctx=5))
+  found = make_request(tested, before, after)
+  assert (list(found.ids), found.start) == (ids, start)
+
+
+@pytest.mark.parametrize('begin, prefix, before, after, ids, start', [
+  (27, (), '', 'cd', [27, 3, 4], 1),       # as lm-evaluation-harness: start-of-text, if there is one,
+  (27, (), 'c', 'de', [3, 4, 5], 1),       # but before a context only if the tokenizer puts it there
+  (27, (27,), '', 'cd', [27, 3, 4], 1),
+  (27, (27,), 'c', 'de', [27, 3, 4, 5], 2),
+  (28, (27,), 'c', 'de', [3, 4, 5], 1),    # the model was trained on texts that begin with another token
+  (27, (27,), 'cdef', 'gh', [3, 4, 5, 6, 7, 8], 4)])
+def test_a_begin_of_text_token_precedes_a_text_as_in_the_harness(begin, prefix, before, after, ids, start):
+  tested = SimpleNamespace(tokenizer=Letters(begin, prefix), model=SimpleNamespace(n_ctx=5))
   found = make_request(tested, before, after)
   assert (list(found.ids), found.start) == (ids, start)
 
