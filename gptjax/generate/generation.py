@@ -118,7 +118,7 @@ def require_memory(model, texts, batch_size):
 def encode_prompts(prompts, tokenizer, n_ctx, special_tokens=()):
   """Return [int32[p] tokens of each prompt], or [the start-of-text token] if there are no prompts.
 
-  The tokens of a prompt follow the tokenizer's `text_prefix`, as in transformers.
+  A prompt begins with the tokenizer's `text_prefix`, as in transformers.
   """
   if not prompts:
     if tokenizer.start_of_text is None:
