@@ -1,6 +1,6 @@
 """A modern decoder of GPT-2's smallest shape on FineWeb: configs/modern.py at depth 12.
 
-Parameters      RULES
+Parameters      162 M, of which 124 M multiply: the embedding is not the output layer
 Tokens per step 524,288 (512 sequences of 1,024)
 Tokens          2.5 G (4,712 steps), 20 for each parameter that multiplies
 Expect          unknown, it has not been trained: GPT-2 with AdamW reaches 3.28 to 3.29 with 9.9 G tokens

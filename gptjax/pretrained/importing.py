@@ -20,7 +20,16 @@ from flax import nnx
 
 from gptjax.data.tokenizers import characters, hf_tokenizer, loading
 from gptjax.errors import InputError
-from gptjax.pretrained import export, hf_config, huggingface, layout, llmc, load_source, nanogpt, torch_files
+from gptjax.pretrained import (
+  export,
+  hf_config,
+  huggingface,
+  layout,
+  llmc,
+  load_source,
+  nanogpt,
+  torch_files,
+)
 from gptjax.storage.files import access, cache, json_files, paths
 
 SINGLE, INDEX = 'pytorch_model.bin', 'pytorch_model.bin.index.json'

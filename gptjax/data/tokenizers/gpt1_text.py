@@ -79,8 +79,8 @@ class GPT1:
   """GPT-1's BPE over words."""
 
   name = 'gpt1'
-  text_prefix = ()
   end_of_text = start_of_text = None
+  text_prefix = ()
 
   def __init__(self, encoder, merges):
     """Create from the contents (bytes) of `encoder_bpe_40000.json` and `vocab_40000.bpe`."""

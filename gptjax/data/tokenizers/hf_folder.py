@@ -267,8 +267,8 @@ def start_of_text(folder, tokenizer, roles):
   """Return the id of the token by which the texts of a model begin, or None.
 
   It is the bos_token_id of generation_config.json, else of config.json, else the bos_token of the tokenizer,
-  if that is a special token: the default of a config is an id of another vocabulary. Without one, and for a
-  tokenizer without a model, texts follow the end of another text.
+  else what tokenizer.json puts before each text, if that is a special token: the default of a config is an id
+  of another vocabulary. Without one, and for a tokenizer without a model, texts follow the end of another.
 
   Args:
     folder: folder of the model, or of a tokenizer.
@@ -278,7 +278,7 @@ def start_of_text(folder, tokenizer, roles):
   special = tokenizer.special_tokens
   stated = [i for name in (GENERATION, CONFIG) for i in declared_ids(folder, name, 'bos_token_id')]
   if access.is_file(folder / CONFIG):
-    stated.append(special.get(roles.get('bos_token')))
+    stated += [special.get(roles.get('bos_token')), *tokenizer.text_prefix[:1]]
   return next((i for i in stated if i in special.values()), tokenizer.end_of_text)
 
 

@@ -241,16 +241,11 @@ class LibraryTokenizer:
     self.end_of_text = self.coder.token_to_id(end) if isinstance(end, str) else None
     self.start_of_text = self.end_of_text
     self.eos_ids = tokenizer_files.default_eos_ids(self.end_of_text)
-    self._prefix = self._prefix_of_file()
+    self.text_prefix = self._text_prefix()
     self.special_tokens = {token.content: i for i, token in self.coder.get_added_tokens_decoder().items()
                            if token.special}
 
-  @property
-  def text_prefix(self):
-    """The ids before each text; none for a model of another corpus, whose texts do not begin with them."""
-    return self._prefix if self.start_of_text in self._prefix else ()
-
-  def _prefix_of_file(self):
+  def _text_prefix(self):
     """Return the ids that tokenizer.json puts before a text; `add_bos_token` in other files has no effect."""
     whole, plain = (native.call(f'{JSON} cannot encode a text', self.coder.encode, 'a',
                                 add_special_tokens=special).ids for special in (True, False))

@@ -2,11 +2,11 @@
 
 A tokenizer has `name`, `n_vocab`, `end_of_text` (an id or None: documents of a corpus end with it),
 `start_of_text` (an id or None: texts for a model begin with it; `end_of_text`, unless the model has another),
-`text_prefix` (tuple of ids: prompts and contexts, too, begin with them), `eos_ids` (generation stops at
-them), `special_tokens` ({name: id}) and `digest` (SHA-256 of its files) and the methods `encode(text)`,
-`encode_part(text, first)`, `decode(ids)` and `save(folder)`. No part of a text is a special token:
-`<|endoftext|>` in a document is thirteen characters, unless `gptjax.data.tokenizers.special` encodes it as
-one.
+`text_prefix` (tuple of ids that transformers puts before each text, also before one that is continued),
+`eos_ids` (generation stops at them), `special_tokens` ({name: id}) and `digest` (SHA-256 of its files) and
+the methods `encode(text)`, `encode_part(text, first)`, `decode(ids)` and `save(folder)`. No part of a text is
+a special token: `<|endoftext|>` in a document is thirteen characters, unless
+`gptjax.data.tokenizers.special` encodes it as one.
 """
 
 from pathlib import Path

@@ -3,8 +3,9 @@
 No part of a text is a special token unless its name is requested. The text between two special tokens is
 encoded separately, and each requested name becomes its token.
 
-Before a text that a model scores or continues are the ids that transformers puts there, and so does
-lm-evaluation-harness: those of `text_prefix`, such as the start-of-text token of a Llama.
+What precedes a text that a model scores or continues is as in lm-evaluation-harness: `text_prefix`, which
+the folder of a Llama sets to its begin-of-text token; and of a text without a context at least the
+tokenizer's `start_of_text`.
 """
 
 import functools
@@ -61,8 +62,12 @@ def encode(tokenizer, names, text, first=True):
 
 
 def after_prefix(tokenizer, ids):
-  """Return int32[n], the ids of a text after the tokenizer's `text_prefix`, unless they begin with it."""
-  prefix, ids = np.array(tokenizer.text_prefix, np.int32), np.asarray(ids, np.int32)
+  """Return int32[n], the ids of a text after the tokenizer's `text_prefix`, unless they begin with it.
+
+  A model whose texts begin otherwise, with another `start_of_text`, was trained without the prefix.
+  """
+  prefix = tokenizer.text_prefix if tokenizer.start_of_text in tokenizer.text_prefix else ()
+  prefix, ids = np.array(prefix, np.int32), np.asarray(ids, np.int32)
   return ids if np.array_equal(ids[:len(prefix)], prefix) else np.concatenate([prefix, ids])
 
 

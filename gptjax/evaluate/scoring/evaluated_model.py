@@ -83,10 +83,9 @@ class TaskResult(NamedTuple):
 def make_request(evaluated, before, after):
   """Return the Request that scores the text `after`, given the text `before`.
 
-  Both are encoded as one text, after the tokenizer's `text_prefix`. The scored tokens are those that differ
-  from the encoding of `before` alone. If `before` is empty, the tokenizer's start-of-text token precedes the
-  text; without such a token, the first token of the text is not scored. Requests are truncated on the left to
-  fit the context.
+  Both are encoded as one text. The scored tokens are those that differ from the encoding of `before` alone.
+  If `before` is empty, the tokenizer's start-of-text token precedes the text; without such a token, the first
+  token of the text is not scored. Requests are truncated on the left to fit the context.
   """
   encode, n_ctx = evaluated.tokenizer.encode, evaluated.model.n_ctx
   ids, before_ids = encode(before + after), encode(before) if before else []

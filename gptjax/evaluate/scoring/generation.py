@@ -1,6 +1,5 @@
 """Generation of continuations of prompts, for the tasks that score generated text."""
 
-
 from gptjax.command import bars
 from gptjax.data.tokenizers import special
 from gptjax.evaluate.scoring.evaluated_model import arrays_digest

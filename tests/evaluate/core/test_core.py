@@ -188,8 +188,7 @@ def test_a_single_item_has_no_control():
 
 class NoTokens:
   """A tokenizer for which all characters are unknown, and are left out."""
-  text_prefix = ()
-  end_of_text = None
+  start_of_text, text_prefix = None, ()
 
   def encode(self, text):
     return []

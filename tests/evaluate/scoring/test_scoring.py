@@ -182,10 +182,15 @@ def test_a_text_is_scored_as_it_is_encoded_as_a_whole(end, before, after, ids, s
   assert (list(found.ids), found.start) == (ids, start)
 
 
-@pytest.mark.parametrize('before, after, ids, start', [
-  ('', 'cd', [27, 3, 4], 1), ('c', 'de', [27, 3, 4, 5], 2), ('cdef', 'gh', [3, 4, 5, 6, 7, 8], 4)])
-def test_a_prefix_precedes_contexts_and_is_cut_with_them(before, after, ids, start):
-  tested = SimpleNamespace(tokenizer=Letters(27, (27,)), model=SimpleNamespace(n_ctx=5))
+@pytest.mark.parametrize('begin, prefix, before, after, ids, start', [
+  (27, (), '', 'cd', [27, 3, 4], 1),       # as lm-evaluation-harness: start-of-text, if there is one,
+  (27, (), 'c', 'de', [3, 4, 5], 1),       # but before a context only if the tokenizer puts it there
+  (27, (27,), '', 'cd', [27, 3, 4], 1),
+  (27, (27,), 'c', 'de', [27, 3, 4, 5], 2),
+  (28, (27,), 'c', 'de', [3, 4, 5], 1),    # the model was trained on texts that begin with another token
+  (27, (27,), 'cdef', 'gh', [3, 4, 5, 6, 7, 8], 4)])
+def test_a_begin_of_text_token_precedes_a_text_as_in_the_harness(begin, prefix, before, after, ids, start):
+  tested = SimpleNamespace(tokenizer=Letters(begin, prefix), model=SimpleNamespace(n_ctx=5))
   found = make_request(tested, before, after)
   assert (list(found.ids), found.start) == (ids, start)
 
