@@ -11,7 +11,7 @@
   near_duplicates  Recall of `--clean=webtext` for pairs of similar documents
   overlap          Speed and memory of building the filter of the overlap study
   profile          Time per component of a training step
-  recipes          A modern recipe compared with GPT-2 and AdamW, by loss
+  recipes          The modern recipe compared with GPT-2 and AdamW, by loss
   scaling          Weak scaling: the cost of a step per device as devices are added
   start            Seconds from the command to its first logged step
   train            Training speed compared with PyTorch, interleaved in one run

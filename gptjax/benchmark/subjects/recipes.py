@@ -1,4 +1,4 @@
-"""A modern recipe compared with GPT-2 and AdamW, by loss: python -m gptjax.benchmark recipes
+"""The modern recipe compared with GPT-2 and AdamW, by loss: python -m gptjax.benchmark recipes
 
 GPT-2 with AdamW trains on a number of tokens; the recipe of configs/modern.py then has a quarter, half and
 all of its FLOPs, its tokens, and its time. Both have a tuned learning rate, chosen with a seed that is not
