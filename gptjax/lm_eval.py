@@ -51,8 +51,9 @@ class HarnessModel(TemplateLM):
   """The model interface of lm-evaluation-harness.
 
   Contexts are truncated on the left, and documents are divided into windows, as in the harness's Hugging Face
-  model. No part of a text is a special token, except those in `special_tokens`. The harness's model encodes
-  all of them: `special_tokens=all` reproduces its scores for documents with a literal `<|endoftext|>`.
+  model. A Llama's start-of-text token precedes every context, and twice every whole document, as there. No
+  part of a text is a special token, except those in `special_tokens`. The harness's model encodes all of
+  them: `special_tokens=all` reproduces its scores for documents with a literal `<|endoftext|>`.
 
   Args:
     source: path as for `gptjax.load`, or the (model, tokenizer) that it returns.

@@ -47,7 +47,7 @@ def load(path):
       Hugging Face Hub (`gpt2`, `OWNER/NAME`, `OWNER/NAME@REVISION`, see `gptjax.storage.files.hub_names`).
       Their files are copied into `config.data.cache_dir`, and the cache of `huggingface_hub`. A folder of
       the name of a model takes precedence. The content of a folder determines its kind:
-      `config.json` and `model.safetensors` (or its shards): Hugging Face, GPT-2 or OpenAI-GPT;
+      `config.json` and `model.safetensors` (or its shards): Hugging Face: GPT-2, OpenAI-GPT, Llama or Qwen3;
       `hparams.json` and `model.ckpt.index`: OpenAI's GPT-2;
       `params_shapes.json` and `params_0.npy` ...: OpenAI's GPT-1;
       `checkpoints/` and `config.json`: a workdir: its newest valid checkpoint;

@@ -1,4 +1,4 @@
-"""Writes a folder that `transformers` can load: GPT-2 or OpenAI-GPT, safetensors, tokenizer."""
+"""Writes a folder that `transformers` can load: one of our architectures, safetensors, tokenizer."""
 
 import json
 

@@ -50,7 +50,9 @@ def _load(folder, n_rows):
     lfs.refuse_pointer(path)
   if description is None and len(models) != 1:
     return None
-  tokenizer = sentence_piece.SentencePiece(bounded.read(models[0])) if len(models) == 1 else None
+  # A tokenizer.json of another model counts; the file beside it may be one that sentencepiece cannot read.
+  unigram = description is None or description.tokenizer_json.get('model', {}).get('type') == 'Unigram'
+  tokenizer = sentence_piece.SentencePiece(bounded.read(models[0])) if unigram and len(models) == 1 else None
   if description and (tokenizer is None or not _is_sentencepiece(description.tokenizer_json, tokenizer)):
     tokenizer = _native_tokenizer(description, n_rows) or _library_tokenizer(folder, description, n_rows)
   tokenizer.eos_ids = hf_folder.eos_ids(folder, tokenizer.n_vocab, tokenizer.end_of_text)

@@ -9,8 +9,9 @@ from hf_tokenizers import KINDS, write
 
 transformers = pytest.importorskip('transformers')
 
-from gptjax.data.tokenizers import hf_tokenizer, special, token_bytes  # noqa: E402
+from gptjax.data.tokenizers import hf_tokenizer, loading, special, token_bytes  # noqa: E402
 from gptjax.errors import InputError  # noqa: E402
+from gptjax.pretrained.run_weights import save_corpus_tokenizer  # noqa: E402
 
 TEXTS = ['the cat sat', ' and  two spaces', '\n\n  x = 12\n    y  3', "don't DON'T we've", '', ' ',
          '1234567 8', 'naïve café e\u0301 日本 \U0001f600', 'trailing  ', 'a' * 99]
@@ -85,6 +86,21 @@ def test_what_precedes_a_text_is_what_transformers_puts_there(tmp_path, kind, se
   ours.save(tmp_path / 'saved')
   saved = hf_tokenizer.load_folder(tmp_path / 'saved')
   assert (saved.text_prefix, saved.start_of_text) == (ours.text_prefix, ours.start_of_text)
+
+
+def test_a_model_that_was_trained_on_a_corpus_has_no_prefix_that_is_not_in_it(tmp_path):
+  ours = hf_tokenizer.load_folder(write('llama3', tmp_path / 'in'))
+  ours.save(tmp_path / 'corpus')
+  save_corpus_tokenizer(tmp_path / 'corpus', tmp_path / 'run')
+  trained, ids = loading.load(str(tmp_path / 'run' / 'tokenizer')), ours.encode(TEXTS[0])
+  assert special.after_prefix(ours, ids).tolist() == [ours.start_of_text, *ids]
+  assert special.after_prefix(trained, ids).tolist() == list(ids)
+
+
+def test_a_file_of_tiktoken_beside_tokenizer_json_is_not_read(tmp_path):
+  write('llama3', tmp_path)
+  (tmp_path / 'tokenizer.model').write_text('IQ== 0\nIg== 1\n')
+  check(tmp_path, hf_tokenizer.load_folder(tmp_path))
 
 
 @pytest.mark.parametrize('kind, change, part', [
