@@ -44,13 +44,16 @@ def command(folder, *flags):
 def test_each_run_is_done_once_and_a_comparison_continues(trained, tmp_path, monkeypatch, capsys):
   clock = types.SimpleNamespace(monotonic=lambda: len(trained))  # each run takes a second
   monkeypatch.setattr(runs_module, 'time', clock)
-  assert command(tmp_path, '--limit_s=20') == STOPPED and len(trained) == 21
+  assert command(tmp_path, '--limit_s=4') == STOPPED and len(trained) == 5
   said, progress = capsys.readouterr()
   assert not said and progress.endswith('run the same command again to continue\n')
-  assert not (tmp_path / 'found.json').exists()
+  assert command(tmp_path, '--limit_s=30') == STOPPED and len(trained) == 36
+  details = json.loads((tmp_path / 'found.json').read_text())['details']
+  assert details['arms'].keys() == {'small'} and details['verdicts'], 'what is complete is reported'
+  capsys.readouterr()
   assert command(tmp_path) == 0
   keys = [json.dumps(flat(config.to_dict()), sort_keys=True) for config in trained]
-  assert len(keys) == len(set(keys)) > 21
+  assert len(keys) == len(set(keys)) > 36
   assert (tmp_path / 'found.png').stat().st_size > 10_000
   said = capsys.readouterr().out
   assert command(tmp_path) == 0 and len(trained) == len(keys)

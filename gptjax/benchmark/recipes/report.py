@@ -38,7 +38,7 @@ def report(ends, without, out):
   rows = [row for size in ends for row in rows_of(size, ends[size])]
   results.write(out, 'recipes', machine, rows, checks, sizes={size: SIZES[size]._asdict() for size in arms},
                 arms=arms, shares=shares, verdicts=verdicts)
-  if out:
+  if out and (ends or verdicts):
     plot(ends, verdicts, f'{out.removesuffix(".json")}.png')
 
 
@@ -72,9 +72,11 @@ def shares_at_loss(arms):
     arms: of both ends.
   """
   baseline, *modern = arms
-  target = statistics.mean(baseline['losses'])
+  target, costs = statistics.mean(baseline['losses']), dict(COSTS)
+  if 'processor' not in baseline:  # there was no time to measure it
+    del costs['processor time']
   return {name: _cost_at_loss([(cost(arm), statistics.mean(arm['losses'])) for arm in modern], target,
-                              cost(baseline)) for name, cost in COSTS.items()}
+                              cost(baseline)) for name, cost in costs.items()}
 
 
 def _cost_at_loss(points, target, unit):
