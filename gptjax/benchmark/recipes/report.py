@@ -62,7 +62,7 @@ def gates(size, arms):
 
 
 def shares_at_loss(arms):
-  """{cost: (words, share)}: what the modern recipe needs for the baseline's mean loss, as a share of its cost.
+  """{cost: (words, share)}: what the recipe needs for the baseline's mean loss, as a share of its cost.
 
   Between two budgets the mean loss is linear in the logarithm of the cost. If all budgets reach the loss, the
   share is that of the smallest one, and the words are 'at most '; if none does, that of the largest one, and
