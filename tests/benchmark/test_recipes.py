@@ -44,13 +44,16 @@ def command(folder, *flags):
 def test_each_run_is_done_once_and_a_comparison_continues(trained, tmp_path, monkeypatch, capsys):
   clock = types.SimpleNamespace(monotonic=lambda: len(trained))  # each run takes a second
   monkeypatch.setattr(runs_module, 'time', clock)
-  assert command(tmp_path, '--limit_s=20') == STOPPED and len(trained) == 21
+  assert command(tmp_path, '--limit_s=4') == STOPPED and len(trained) == 5
   said, progress = capsys.readouterr()
   assert not said and progress.endswith('run the same command again to continue\n')
-  assert not (tmp_path / 'found.json').exists()
+  assert command(tmp_path, '--limit_s=30') == STOPPED and len(trained) == 36
+  details = json.loads((tmp_path / 'found.json').read_text())['details']
+  assert details['arms'].keys() == {'small'} and details['verdicts'], 'what is complete is reported'
+  capsys.readouterr()
   assert command(tmp_path) == 0
   keys = [json.dumps(flat(config.to_dict()), sort_keys=True) for config in trained]
-  assert len(keys) == len(set(keys)) > 21
+  assert len(keys) == len(set(keys)) > 36
   assert (tmp_path / 'found.png').stat().st_size > 10_000
   said = capsys.readouterr().out
   assert command(tmp_path) == 0 and len(trained) == len(keys)
@@ -131,9 +134,10 @@ def test_the_cost_of_a_loss_lies_between_the_budgets():
   arm = lambda cost, loss: {'flops': cost, 'muon_flops': 0, 'processor': cost, 'tokens': cost,
                             'losses': [loss - 0.01, loss + 0.01]}
   share = lambda loss: report.shares_at_loss([arm(100, loss), arm(50, 4.8), arm(25, 5.2), arm(100, 4.4)])
-  assert share(5.0) == pytest.approx(dict.fromkeys(report.COSTS, 0.5 ** 1.5))
-  assert share(4.8)['processor time'] == pytest.approx(0.5)
-  assert share(5.5)['model FLOPs'] == 0.25 and share(4.3)['model FLOPs'] is None
+  assert share(5.0) == dict.fromkeys(report.COSTS, ('', pytest.approx(0.5 ** 1.5)))
+  assert share(4.8)['processor time'] == ('', pytest.approx(0.5))
+  assert share(5.5)['model FLOPs'] == ('at most ', 0.25)
+  assert share(4.3)['model FLOPs'] == ('more than ', 1)
 
 
 def test_the_recipe_that_is_measured_is_the_one_that_is_shipped():

@@ -54,33 +54,50 @@ def compare_ends(bench):
 
   Returns:
     [arm], see `_arm`, with 'processor': CPU seconds of all steps: that of the baseline, then those of the
-    modern recipe by their budgets.
+    modern recipe by their budgets. Arms are missing for which there was no time; [] if one of the ends
+    has none with its own budget.
   """
-  plain, modern, rates = SCHEDULES[best_schedule(bench)], fields_of(MODERN), SIZES[bench.size].rates
-  baseline = _tuned_arm(bench, BASELINE, FULL, plain, bench.tokens, rates[BASELINE])
+  attempt, rates = bench.runs.attempt, SIZES[bench.size].rates
+  plain, modern = SCHEDULES[best_schedule(bench)], fields_of(MODERN)
   same_flops = flops_per_token(bench, plain) / flops_per_token(bench, modern)
-  half = _tuned_arm(bench, MODERN, HALF, modern, bench.tokens * same_flops / 2, rates[MODERN])
-  times = bench.runs.step_times([bench.config(plain, bench.tokens, baseline['rate'], 0),
-                                 bench.config(modern, bench.tokens, half['rate'], 0)])
-  shares = {'a quarter of the FLOPs': same_flops / 4, 'equal time': 1 / speedup(*times),
-            'equal tokens': 1.0, 'equal FLOPs': same_flops}
-  if abs(same_flops - 1) < SAME:
-    shares = {'equal tokens and FLOPs' if name == 'equal tokens' else name: share
-              for name, share in shares.items() if name != 'equal FLOPs'}
-  arms = [baseline, half, *(_arm(bench, MODERN, budget, modern, share * bench.tokens, half['rate'])
-                            for budget, share in shares.items())]
-  for arm in arms:
-    per_step = statistics.median(times[arm['contender'] == MODERN])
-    arm['processor'] = arm['steps'] * per_step
+  both = [*attempt(_tuned_arm, bench, BASELINE, FULL, plain, bench.tokens, rates[BASELINE]),
+          *attempt(_tuned_arm, bench, MODERN, HALF, modern, bench.tokens * same_flops / 2, rates[MODERN])]
+  if len(both) < 2:
+    return []
+  configs_of_both = [bench.config(fields, bench.tokens, arm['rate'], 0)
+                     for fields, arm in zip((plain, modern), both)]
+  times = attempt(bench.runs.step_times, configs_of_both)
+  rate = both[1]['rate']
+  arms = both + [arm for budget, share in _budgets(same_flops, *times)
+                 for arm in attempt(_arm, bench, MODERN, budget, modern, share * bench.tokens, rate)]
+  for arm in arms if times else ():
+    arm['processor'] = arm['steps'] * statistics.median(times[0][arm['contender'] == MODERN])
   return arms
+
+
+def _budgets(same_flops, times=None):
+  """[(name, tokens as a share of the baseline's)] of the budgets besides half the FLOPs.
+
+  Args:
+    same_flops: share with which the FLOPs are equal.
+    times: of `training.step_times`; None: not measured.
+  """
+  shares = [('a quarter of the FLOPs', same_flops / 4)]
+  if times:
+    shares.append(('equal time', 1 / speedup(*times)))
+  if abs(same_flops - 1) < SAME:
+    return [*shares, ('equal tokens and FLOPs', 1.0)]
+  return [*shares, ('equal tokens', 1.0), ('equal FLOPs', same_flops)]
 
 
 def compare_ingredients(bench):
   """[arm] of the modern recipe, then of it without each ingredient, with half the FLOPs and tuned rates."""
   tokens = bench.tokens * flops_per_token(bench, {}) / flops_per_token(bench, fields_of(MODERN)) / 2
-  rate = SIZES[bench.size].rates[MODERN]
-  return [_tuned_arm(bench, contender, HALF, fields_of(contender), tokens, rate)
-          for contender in (MODERN, *(f'{WITHOUT}{ingredient}' for ingredient in INGREDIENTS))]
+  def arm(contender):
+    return bench.runs.attempt(_tuned_arm, bench, contender, HALF, fields_of(contender), tokens,
+                              SIZES[bench.size].rates[MODERN])
+  whole, without = arm(MODERN), [one for name in INGREDIENTS for one in arm(f'{WITHOUT}{name}')]
+  return whole and whole + without
 
 
 def best_schedule(bench):

@@ -30,15 +30,14 @@ def report(ends, without, out):
   shares = {size: shares_at_loss(ends[size]) for size in ends}
   for size in arms:
     print_arms(size, arms[size])
-    for cost, share in shares.get(size, {}).items():
-      print(f'{cost} for the loss of {BASELINE}, relative to it: '
-            + ('not reached' if share is None else f'{share:.2f}'))
+    for cost, (words, share) in shares.get(size, {}).items():
+      print(f'{cost} for the loss of {BASELINE}, as a share of its own: {words}{share:.2f}')
   print('', *map(format_verdict, verdicts), '', sep='\n')
   results.print_gates(checks)
   rows = [row for size in ends for row in rows_of(size, ends[size])]
   results.write(out, 'recipes', machine, rows, checks, sizes={size: SIZES[size]._asdict() for size in arms},
                 arms=arms, shares=shares, verdicts=verdicts)
-  if out:
+  if out and (ends or verdicts):
     plot(ends, verdicts, f'{out.removesuffix(".json")}.png')
 
 
@@ -46,11 +45,11 @@ def print_arms(size, arms):
   """Print a table of arms (see `comparison`)."""
   shape = SIZES[size].model
   print(f'\n{size}: {shape["n_layer"]} layers x {shape["n_embd"]}, {len(arms[0]["losses"])} seeds\n\n'
-        f'{"held-out loss, nats per token":<44}{"mean":>8}{"min":>8}{"max":>8}{"rate":>10}{"M tokens":>10}'
+        f'{"held-out loss, nats per token":<52}{"mean":>8}{"min":>8}{"max":>8}{"rate":>10}{"M tokens":>10}'
         f'{"TFLOP":>8}{"Muon":>7}{"CPU s":>8}')
   for arm in arms:
     losses = arm['losses']
-    print(f'{arm["contender"] + ", " + arm["budget"]:<44}{statistics.mean(losses):>8.4f}{min(losses):>8.4f}'
+    print(f'{arm["contender"] + ", " + arm["budget"]:<52}{statistics.mean(losses):>8.4f}{min(losses):>8.4f}'
           f'{max(losses):>8.4f}{arm["rate"]:>10g}{arm["tokens"] / 1e6:>10.3f}{arm["flops"] / 1e12:>8.2f}'
           f'{arm["muon_flops"] / 1e12:>7.2f}' + (f'{arm["processor"]:>8.1f}' if 'processor' in arm else ''))
 
@@ -63,28 +62,33 @@ def gates(size, arms):
 
 
 def shares_at_loss(arms):
-  """{cost: what the modern recipe needs for the baseline's mean loss, as a share of the baseline's cost}.
+  """{cost: (words, share)}: what the recipe needs for the baseline's mean loss, as a share of its cost.
 
-  Between two budgets the mean loss is linear in the logarithm of the cost. A share is None if no budget
-  reaches the loss, and that of the smallest budget, an upper bound, if all do.
+  Between two budgets the mean loss is linear in the logarithm of the cost. If all budgets reach the loss, the
+  share is that of the smallest one, and the words are 'at most '; if none does, that of the largest one, and
+  they are 'more than '.
 
   Args:
     arms: of both ends.
   """
   baseline, *modern = arms
-  target = statistics.mean(baseline['losses'])
+  target, costs = statistics.mean(baseline['losses']), dict(COSTS)
+  if 'processor' not in baseline:  # there was no time to measure it
+    del costs['processor time']
   return {name: _cost_at_loss([(cost(arm), statistics.mean(arm['losses'])) for arm in modern], target,
-                              cost(baseline)) for name, cost in COSTS.items()}
+                              cost(baseline)) for name, cost in costs.items()}
 
 
 def _cost_at_loss(points, target, unit):
-  """The cost at a loss, in units, from points (cost, loss); see `shares_at_loss`."""
+  """(words, cost at a loss in units), from points (cost, loss); see `shares_at_loss`."""
   points = sorted(points)
   reached = next((number for number, (_, loss) in enumerate(points) if loss <= target), None)
+  if reached is None:
+    return 'more than ', points[-1][0] / unit
   if not reached:
-    return None if reached is None else points[0][0] / unit
+    return 'at most ', points[0][0] / unit
   (low, above), (high, below) = points[reached - 1:reached + 1]
-  return low * (high / low) ** ((above - target) / (above - below)) / unit
+  return '', low * (high / low) ** ((above - target) / (above - below)) / unit
 
 
 def ingredient_verdicts(size, arms):

@@ -29,7 +29,15 @@ class Runs:
     self._path, self._journal = path, journal.Journal(str(path))
     self._train, self._step_times = train, step_times
     self._deadline = time.monotonic() + limit_s
-    self._results = {}
+    self._results, self.incomplete = {}, False
+
+  def attempt(self, measure, *arguments):
+    """[measure(*arguments)]; [] if there is no time for it, and `incomplete` is then True."""
+    try:
+      return [measure(*arguments)]
+    except OutOfTime:
+      self.incomplete = True
+      return []
 
   def result(self, config, title):
     """The result of `training.train`.

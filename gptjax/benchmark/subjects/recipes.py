@@ -59,16 +59,17 @@ def measure(flags):
               tokenizer=f'train-bpe:{N_VOCAB}')
   sizes = flags.size or list(SIZES)
   ends, without = {}, {}
-  try:
-    for size in sizes:
-      bench = comparison.Bench(measured, size, flags.seeds, flags.scale, data, flags.eval_steps)
-      if flags.only != INGREDIENTS:
-        ends[size] = comparison.compare_ends(bench)
-      if size == sizes[0] and flags.only != ENDS:
-        without[size] = comparison.compare_ingredients(bench)
-  except runs.OutOfTime:
-    print(f'gptjax.benchmark: stopped after {flags.limit_s:g} s: run the same command again to continue',
+  for size in sizes:
+    bench = comparison.Bench(measured, size, flags.seeds, flags.scale, data, flags.eval_steps)
+    if flags.only != INGREDIENTS:
+      ends[size], = measured.attempt(comparison.compare_ends, bench) or [[]]
+    if size == sizes[0] and flags.only != ENDS:
+      without[size], = measured.attempt(comparison.compare_ingredients, bench) or [[]]
+  ends, without = ({size: arms for size, arms in found.items() if arms} for found in (ends, without))
+  if ends or without:
+    report.report(ends, without, flags.out)
+  if measured.incomplete:
+    print(f'gptjax.benchmark: incomplete after {flags.limit_s:g} s: run the same command again to continue',
           file=sys.stderr)
     return STOPPED
-  report.report(ends, without, flags.out)
   return 0
