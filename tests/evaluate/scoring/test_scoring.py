@@ -4,6 +4,7 @@ import re
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import mesh_of, tiny_config
@@ -16,6 +17,7 @@ from gptjax.evaluate.scoring.evaluated_model import make_request
 from gptjax.evaluate.tasks.language_modelling import windows
 from gptjax.evaluate.texts.sources import NotRun
 from gptjax.model.gpt import GPT
+from gptjax.model.parameters import declare
 from gptjax.parallel import sharding
 
 RNG = np.random.default_rng(0)
@@ -226,11 +228,11 @@ def test_results_do_not_depend_on_vocabulary_blocks_and_the_first_of_equals_wins
   wanted = (x @ table[:v].T).astype(np.float64)
   target[:4] = wanted[:4].argmax(-1)
   with mesh_of(tensor=tensor):
-    placed = jax.reshard(table, sharding.compute_spec('vocab', None))
-    compared = jax.jit(scoring.compare_logits, static_argnums=3)
-    log_probs, likeliest, allowed = map(np.asarray, compared(x, placed, target.astype(np.int32), v, masks,
-                                                             marks))
-    assert (np.asarray(compared(x, placed, target.astype(np.int32), v)[2]) == likeliest).all()
+    placed = declare(jax.reshard(table, sharding.compute_spec('vocab', None)), axes=('vocab', 'embed'))
+    model = SimpleNamespace(unembedding=placed, n_vocab=v, soft_cap=0.0)
+    compared = jax.jit(lambda *targets: scoring.compare_logits(jnp.asarray(x), model, *targets))
+    log_probs, likeliest, allowed = map(np.asarray, compared(target.astype(np.int32), masks, marks))
+    assert (np.asarray(compared(target.astype(np.int32))[2]) == likeliest).all()
   expected = wanted[np.arange(n), target] - np.log(np.exp(wanted).sum(-1))
   np.testing.assert_allclose(log_probs, expected, rtol=1e-6)
   assert likeliest[:4].all() and (likeliest == (wanted.argmax(-1) == target)).all()
