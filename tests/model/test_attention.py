@@ -86,7 +86,6 @@ def config_on(device, **changes):
   (GPU, {'model.n_kv_head': 4, 'model.sliding_window': 100}, 'cudnn'),
   (TPU, {'model.n_kv_head': 4, 'model.sliding_window': 100}, 'splash'),
   (GPU, {'data.packing': True}, 'xla'), (TPU, {'data.packing': True}, 'splash'),
-  (GPU, {'data.packing': True, 'job': 'evaluate'}, 'cudnn'),
   (SimpleNamespace(**{**vars(GPU), 'compute_capability': '7.0'}), {}, 'xla'),
   (SimpleNamespace(**{**vars(GPU), 'compute_capability': 'gfx942'}), {}, 'xla'),
   (TPU, {}, 'splash'), (TPU, {'model.dropout': 0.1}, 'xla'), (TPU, {'data.seq_len': 100}, 'xla'),

@@ -168,11 +168,21 @@ def test_a_stopped_command_goes_on_where_it_was(workdirs, corpus, kept, generate
   there = len(store.read(path, log=lambda line: None).samples)
   generated.clear()
   run(*flags)
-  assert stored(workdirs[0], 'several').samples == samples and len(generated) == 6 - there
+  require_same(stored(workdirs[0], 'several').samples, samples)
+  assert len(generated) == 6 - there
   run(*flags, '--number=8')
-  assert len(generated) == 8 - there and stored(workdirs[0], 'several').samples[:6] == samples
+  require_same(stored(workdirs[0], 'several').samples[:6], samples)
+  assert len(generated) == 8 - there
   run(*flags)
-  assert len(generated) == 8 - there and stored(workdirs[0], 'several').samples == samples
+  require_same(stored(workdirs[0], 'several').samples, samples)
+  assert len(generated) == 8 - there
+
+
+def require_same(found, wanted):
+  """The samples are equal; a batch may have had another number of texts, which changes the rounding."""
+  without = lambda samples: [one._replace(log_prob=0) for one in samples]
+  assert without(found) == without(wanted)
+  assert [one.log_prob for one in found] == pytest.approx([one.log_prob for one in wanted], rel=1e-5)
 
 
 def test_texts_do_not_depend_on_the_batch(workdirs, corpus):
