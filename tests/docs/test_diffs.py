@@ -4,7 +4,8 @@ import markdown_pages as pages
 import pytest
 
 CODE = [path.read_text() for path in [*sorted((pages.ROOT / 'gptjax').rglob('*.py')),
-                                      pages.ROOT / 'tests' / 'variants.py']]
+                                      pages.ROOT / 'tests' / 'variants.py',
+                                      pages.ROOT / 'tests' / 'torch_models.py']]
 DIFFS = [pytest.param(block.body, id=f'{pages.name_of(path)}:{block.line}') for path in pages.paths()
          for block in pages.blocks(path.read_text()) if block.language == 'diff']
 
