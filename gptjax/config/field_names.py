@@ -9,8 +9,7 @@ NANOGPT = {
   'vocab_size': 'model.n_vocab', 'max_iters': 'train.steps', 'lr_decay_iters': 'optimizer.schedule_steps',
   'warmup_iters': 'optimizer.warmup_steps', 'beta1': 'optimizer.b1', 'beta2': 'optimizer.b2',
   'grad_clip': 'optimizer.clip_norm', 'eval_interval': 'eval.every_steps', 'eval_iters': 'eval.steps',
-  'log_interval': 'log.every_steps', 'dtype': 'model.compute_dtype',
-  'bias': 'model.bias'}
+  'log_interval': 'log.every_steps', 'dtype': 'model.compute_dtype'}
 # Flag of `gptjax score` and `generate`, or of lm-evaluation-harness and transformers -> the field.
 OTHER_FLAGS = {'from': 'init_from', 'model': 'init_from', 'lr': 'optimizer.learning_rate',
                'max_steps': 'train.steps', 'output_dir': '--workdir'}
