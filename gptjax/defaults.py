@@ -70,7 +70,7 @@ FIELDS = dict(
     norm_type=Field('layer', one_of('layer', 'rms'), 'layer: LayerNorm; rms: RMSNorm, without bias'),
     qk_norm=Field(False, flag(), 'normalize queries and keys over the head size, before their rotation'),
     bias=Field(True, flag(), 'False: projections and norms have no biases'),
-    mlp=Field('plain', one_of('plain', 'gated'),
+    mlp=Field('plain', one_of('plain', 'gated', note=' (SwiGLU: gated, with activation_function = silu)'),
               'gated: the activation of one projection times another one, of width n_inner each; '
               'SwiGLU: gated with activation_function=silu'),
     n_inner=Field(0, integer(0), 'hidden width of the MLP; 0: 4 n_embd'),

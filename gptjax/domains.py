@@ -97,9 +97,9 @@ def flag(unset=False):
   return Domain('True or False', lambda x: isinstance(x, bool) or (unset and x is None))
 
 
-def one_of(*choices):
-  """One of these strings."""
-  return Domain(f'one of {", ".join(choice or repr(choice) for choice in choices)}',
+def one_of(*choices, note=''):
+  """One of these strings; `note` follows them in the message."""
+  return Domain(f'one of {", ".join(choice or repr(choice) for choice in choices)}{note}',
                 lambda x: isinstance(x, str) and x in choices)
 
 

@@ -169,7 +169,7 @@ def test_an_empty_continuation_is_named(models):
 
 @pytest.mark.parametrize('options, says', [
   ({'num_beams': 4}, 'generation_kwargs num_beams of a task'), ({'max_gen_toks': 24}, 'leaves no room'),
-  ({'do_sample': True, 'temperature': -1.0, 'max_gen_toks': 3}, 'temperature = -1.0')])
+  ({'do_sample': True, 'temperature': -1.0, 'max_gen_toks': 3}, 'temperature of a task: -1.0')])
 def test_what_cannot_be_had_is_refused_by_name(models, options, says):
   with pytest.raises(ValueError, match=says):
     models[0].generate_until(requests(('the', options)))

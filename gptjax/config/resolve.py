@@ -37,6 +37,10 @@ MAY_CHANGE = ('mesh.', 'log.', 'checkpoint.', 'storage.', 'watchdog.', 'attentio
               'data.corpus', 'data.mixture', 'data.source', 'data.recipe', 'data.tfds_dir',
               'data.tfds_download', 'data.verify', 'data.prefetch', 'data.cache_', 'loss.chunk',
               'data.reference', 'finetune.data_dir', 'finetune.predict', 'sweep.')
+# Options that config.model.architecture = lstm does not have. Others that it ignores, such as n_head, are not
+# named: they come with the config of the Transformer that it is compared with.
+TRANSFORMER_ONLY = ('n_kv_head', 'head_size', 'positions', 'norm_type', 'qk_norm', 'bias', 'mlp',
+                    'sliding_window', 'tie_word_embeddings')
 
 
 def make_paths_absolute(config, overrides=()):
@@ -138,6 +142,7 @@ def check(config, device=None):
   """
   c = config
   _check_heads(c.model)
+  _check_lstm(c.model)
   _require(c.data.seq_len <= c.model.n_ctx, f'config.data.seq_len = {c.data.seq_len} is longer than '
            f'config.model.n_ctx = {c.model.n_ctx}: shorten it')
   _require(c.eval.n_ctx <= c.model.n_ctx, f'config.eval.n_ctx = {c.eval.n_ctx} is longer than the context '
@@ -176,6 +181,13 @@ def _check_heads(c):
   size = parameters.head_size(c)
   _require(c.positions == 'learned' or size % 2 == 0, f'the head size {size} is odd, and '
            'config.model.positions = rotary rotates pairs: change config.model.head_size, n_embd or n_head')
+
+
+def _check_lstm(c):
+  for name in TRANSFORMER_ONLY if c.architecture == 'lstm' else ():
+    default = defaults.declared()[f'model.{name}'].default
+    _require(c[name] == default, f'config.model.{name} = {c[name]} is an option of the Transformer, and '
+             f'config.model.architecture = lstm: set it to {default}')
 
 
 def _check_mixture(data):
