@@ -301,7 +301,8 @@ def fetch_shards(run, start, telemetry):
 def train_batch(run, step):
   """Return this host's rows of the batch of `step`, {name: int32[rows, seq_len]} as `reader.batch`."""
   data = run.config.data
-  return reader.batch(*batch_arguments(run, step), data.packing, data.restart_positions)
+  return reader.batch(*batch_arguments(run, step), packing=data.packing,
+                      restart_positions=data.restart_positions)
 
 
 def batch_arguments(run, step):

@@ -156,7 +156,7 @@ class BatchRows(NamedTuple):
 
 
 def batch(corpora, weights, seed, step, batch_size, seq_len, cross_documents, rows=slice(None), shift=False,
-          packing=False, restart_positions=False):
+          *, packing=False, restart_positions=False):
   """Return rows of batch `step` of a training run: a pure function with the same cost at any step.
 
   Args:

@@ -86,7 +86,7 @@ def test_a_row_is_cut_at_the_borders_of_its_documents(tmp_path_factory, seed, ma
   windows = reader.batch_windows(*where)
   expected = [(row, *piece) for row, window in enumerate(zip(windows.start, windows.length, strict=True))
               for piece in judged(documents, *map(int, window), marks)]
-  found = pieces(reader.batch(*where, True, True))
+  found = pieces(reader.batch(*where, packing=True, restart_positions=True))
   assert [piece[:3] for piece in found] == expected
   assert all(positions == list(range(len(read))) for _, read, _, positions in found)
 
@@ -114,7 +114,7 @@ def test_each_document_is_predicted_once_after_the_end_of_text(tmp_path_factory,
 def test_rows_have_the_tokens_that_they_have_without_packing(corpus):
   for step in (0, 9, 10**9):
     where = [corpus], [1], 3, step, 24, T, True, slice(None), True
-    plain, packed = reader.batch(*where), reader.batch(*where, True)
+    plain, packed = reader.batch(*where), reader.batch(*where, packing=True)
     assert list(plain) == ['inputs', 'targets'] and list(packed) == ['inputs', 'targets', 'segments']
     assert all((plain[name] == packed[name]).all() for name in plain)
     assert packed['segments'].max() > 1
@@ -124,7 +124,8 @@ def test_a_batch_does_not_depend_on_hosts_or_shards(corpus, tmp_path):
   again = opened(tmp_path / 'again', random_documents(0, 300), shard_tokens=77)
   other = opened(tmp_path / 'other', documents_of('end', 1, 9))
   def batch(one, step, rows=slice(None)):
-    return reader.batch([one, other], [0.7, 0.3], 3, step, 24, T, True, rows, True, True, True)
+    return reader.batch([one, other], [0.7, 0.3], 3, step, 24, T, True, rows, True,
+                        packing=True, restart_positions=True)
   def halves(step):
     return [batch(again, step, rows) for rows in (slice(0, 12), slice(12, 24))]
   for step in (0, 7, 10**12):
@@ -145,11 +146,11 @@ def test_rows_after_the_last_window_are_one_segment_without_targets(corpus):
                                     {'data.packing': True, 'data.restart_positions': True}])
 def test_training_reads_what_its_config_says_and_compiles_for_it(corpus, fields):
   config = tiny_config(**fields)
-  flags = config.data.packing, config.data.restart_positions
+  flags = {'packing': config.data.packing, 'restart_positions': config.data.restart_positions}
   with mesh_of() as mesh:
     read = mixture.Mixture(['c'], [1], [corpus], [None], '')
     run = loop.Run(config, None, mesh, None, read, 10, None, None)
-    expected = reader.batch([corpus], [1], config.train.seed, 5, 8, 24, True, slice(None), True, *flags)
+    expected = reader.batch([corpus], [1], config.train.seed, 5, 8, 24, True, slice(None), True, **flags)
     found, planned = loop.train_batch(run, 5), program.step_shapes(config, mesh)[1]
   assert list(found) == list(expected) == packing.array_names(config.data)
   assert all((found[name] == expected[name]).all() for name in expected)
