@@ -140,8 +140,8 @@ def test_without_biases_no_weight_is_a_bias():
    'config.model.positions = rotary rotates pairs: change'),
   ({'model.mlp': 'swiglu'}, "config.model.mlp = 'swiglu' must be one of plain, gated (SwiGLU: gated, with"),
   ({'model.logit_soft_cap': -1.0}, 'config.model.logit_soft_cap = -1.0'),
-  ({'model.architecture': 'lstm', 'model.positions': 'rotary'}, 'config.model.positions = rotary is an option '
-   'of the Transformer, and config.model.architecture = lstm: set it to learned'),
+  ({'model.architecture': 'lstm', 'model.positions': 'rotary'}, 'config.model.positions = rotary is an '
+   'option of the Transformer, and config.model.architecture = lstm: set it to learned'),
   ({'model.architecture': 'lstm', 'model.bias': False}, 'config.model.bias = False is an option of the')])
 def test_options_that_do_not_fit_are_refused(changes, message):
   with pytest.raises(InputError) as error:
