@@ -24,7 +24,8 @@ BATCH_TOKENS, BATCH_DEPTH = 2**19, 12  # the tokens per step of a depth
 
 def get_config(depth='12'):
   if not depth.isdecimal() or not 0 < int(depth) < 1000:
-    raise ValueError(f'depth {depth!r} is not a number of layers: use --config=modern:12 for instance')
+    raise ValueError(f'{depth!r} is not a depth, which is a number of layers from 1 to 999: use '
+                     '--config=modern:12 for instance')
   config = gpt2_fineweb.on_fineweb(gpt2_small.get_config())
   recipe(config)
   set_depth(config, int(depth))

@@ -118,7 +118,9 @@ FIELDS = dict(
   data=dict(
     corpus=Field('', path_or_bucket(), "folder written by `gptjax prepare`; '': WORKDIR/corpus"),
     mixture=Field((), weighted_folders(), 'instead of corpus: (folder, weight) of each corpus of a mixture'),
-    source=Field('', text(), 'source from which the corpus is prepared if its folder does not exist'),
+    source=Field('', text(),
+                 'source from which the corpus is prepared if its folder does not exist; on the command '
+                 'line, without data.corpus, it replaces the corpus of the config file by WORKDIR/corpus'),
     tokenizer=Field('', text(),
                     "tokenizer with which the corpus is (or must be) tokenized; '': any. train-bpe:N and "
                     'train-char train one on the source and set model.n_vocab, train-bpe:N only if that is '

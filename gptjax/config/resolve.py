@@ -49,11 +49,14 @@ def make_paths_absolute(config, overrides=()):
   Args:
     config: unresolved.
     overrides: names of the fields that the command line sets. If `data.mixture` is one of them, it replaces
-      the corpus and the source of the config file.
+      the corpus and the source of the config file; `data.source` replaces its corpus, and what it says of
+      that text.
   """
-  if 'data.mixture' in overrides:
-    for field in {'data.corpus', 'data.source'} - set(overrides):
-      config.data[field.partition('.')[2]] = ''
+  replaced = {'data.corpus', 'data.source'} if 'data.mixture' in overrides else set()
+  if 'data.source' in overrides and config.data.source:
+    replaced |= {'data.corpus', 'data.recipe', 'data.recipe_cost', 'data.reference'}
+  for field in replaced - set(overrides):
+    config.data[field.partition('.')[2]] = ''
   for field, absolute in PATHS.items():
     section, _, name = field.rpartition('.')
     parent = config[section] if section else config
@@ -141,8 +144,7 @@ def check(config, device=None):
     device: as for `resolve`.
   """
   c = config
-  _check_heads(c.model)
-  _check_lstm(c.model)
+  (_check_lstm if c.model.architecture == 'lstm' else _check_heads)(c.model)
   _require(c.data.seq_len <= c.model.n_ctx, f'config.data.seq_len = {c.data.seq_len} is longer than '
            f'config.model.n_ctx = {c.model.n_ctx}: shorten it')
   _require(c.eval.n_ctx <= c.model.n_ctx, f'config.eval.n_ctx = {c.eval.n_ctx} is longer than the context '
@@ -184,7 +186,7 @@ def _check_heads(c):
 
 
 def _check_lstm(c):
-  for name in TRANSFORMER_ONLY if c.architecture == 'lstm' else ():
+  for name in TRANSFORMER_ONLY:
     default = defaults.declared()[f'model.{name}'].default
     _require(c[name] == default, f'config.model.{name} = {c[name]} is an option of the Transformer, and '
              f'config.model.architecture = lstm: set it to {default}')

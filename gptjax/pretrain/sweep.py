@@ -98,6 +98,8 @@ def runs_of(config, file, size, workdir, overrides):
   one.compilation_cache = config.compilation_cache
   configs.check_fields(one)
   configs.make_paths_absolute(one, overrides)
+  if one.job == 'pretrain' and not one.data.mixture:
+    one.data.corpus = one.data.corpus or str(workdir / 'corpus')  # of all sizes
   if one.job not in ('pretrain', 'evaluate'):
     raise InputError(f"{file}:{size} has config.job = {one.job!r}: a sweep runs 'pretrain' or 'evaluate'")
   runs = [SizeRun(workdir / size, one)]

@@ -4,7 +4,7 @@ import json
 
 import jax
 from flax import nnx
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from gptjax.data.tokenizers import hf_folder
 from gptjax.errors import InputError
@@ -86,13 +86,16 @@ def export_unsupported_reason(config):
 
 
 def exported_facts(folder):
-  """Return the facts in the header of the exported weights in a folder; {} without weights."""
+  """Return the facts in the header of the exported weights in a folder; {} without weights, or if damaged."""
   if isinstance(folder, Url):
     return _facts_in_bucket(folder / SINGLE) if access.is_file(folder / CONFIG) else {}
   if not access.is_file(folder / SINGLE):
     return {}
-  with safe_open(folder / SINGLE, framework='np') as file:
-    return file.metadata() or {}
+  try:
+    with safe_open(folder / SINGLE, framework='np') as file:
+      return file.metadata() or {}
+  except SafetensorError:  # cut short, for instance: the next export replaces it
+    return {}
 
 
 def _facts_in_bucket(url):
@@ -101,9 +104,14 @@ def _facts_in_bucket(url):
     return {}
   size = int.from_bytes(buckets.read_ranges(url, [(0, 8)])[0], 'little')
   if size > bounded.MAX_FILE_BYTES:
-    raise InputError(f'{url} is damaged: remove it')
-  header = json_files.parse(buckets.read_ranges(url, [(8, 8 + size)])[0])
-  return header.get('__metadata__', {})
+    return {}
+  content = buckets.read_ranges(url, [(8, 8 + size)])[0]
+  try:
+    header = json_files.parse(content)
+  except ValueError:
+    return {}
+  facts = header.get('__metadata__') if isinstance(header, dict) else None
+  return facts if isinstance(facts, dict) else {}
 
 
 def folder_files(model, tokenizer):

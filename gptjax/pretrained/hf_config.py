@@ -45,8 +45,11 @@ def model_fields(path, values):
   if fields.get('positions') == 'rotary':
     fields['rotary_base'] = _rotary_base(path, values)
   names = architecture.sizes | {field: option.name for field, option in architecture.options.items()}
+  names['rotary_base'] = 'rope_theta'
   check_fields(path, fields, names)
   check_heads(path, fields, names, architecture.whole_heads)
+  if 'rotary_base' in fields:
+    fields['rotary_base'] = float(fields['rotary_base'])
   implied = {'n_inner': 4 * fields['n_embd'], 'n_kv_head': fields['n_head'],
              'head_size': fields['n_embd'] // fields['n_head']}
   return {name: value or implied.get(name, value) for name, value in fields.items()}
@@ -91,7 +94,7 @@ def _rotary_base(path, values):
   base = read('rope_theta', ROTARY_BASE)
   if fault := json_files.layout_fault(base, NUMBER, 'rope_theta'):
     raise InputError(f'{path}: {fault}')
-  return float(base)
+  return base
 
 
 def config_values(architecture, fields):

@@ -31,6 +31,7 @@ from gptjax.pretrained import (
   torch_files,
 )
 from gptjax.storage.files import access, cache, json_files, paths
+from gptjax.text.words import plural
 
 SINGLE, INDEX = 'pytorch_model.bin', 'pytorch_model.bin.index.json'
 SHARD = 'pytorch_model-*.bin'
@@ -133,9 +134,18 @@ def _open_hugging_face(folder, given):
 
 
 def _fitting(tokenizer, n_rows):
-  """Return the tokenizer for an embedding of `n_rows`: nanoGPT's characters have no end-of-text entry."""
-  if isinstance(tokenizer, characters.Characters) and tokenizer.n_characters == n_rows:
+  """Return the tokenizer for an embedding of `n_rows`: nanoGPT's characters have no end-of-text entry.
+
+  Raises:
+    InputError: the tokenizer has other characters than the model, whose embedding is never padded.
+  """
+  if not isinstance(tokenizer, characters.Characters):
+    return tokenizer
+  if tokenizer.n_characters == n_rows:
     return characters.without_end(tokenizer)
+  if tokenizer.n_vocab != n_rows:
+    raise InputError(f'--tokenizer has {plural(tokenizer.n_characters, "character")}, and the model '
+                     f'{n_rows:,} entries: train it on the text that the model was trained on')
   return tokenizer
 
 

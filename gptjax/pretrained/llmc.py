@@ -62,6 +62,7 @@ def open_model(path, tokenizer_for):
     raise InputError(f'{path} has version {version} of the format, not 3 (float32) or 5 (bfloat16): write it '
                      'again with the present llm.c')
   fields = read_sizes(path, values, SIZES)
+  check_fields(path, fields, SIZES)
   fields |= RELEASED | {'norm': 'before', 'n_inner': 4 * fields['n_embd'], 'dropout': 0.0}
   check_fields(path, fields, SIZES)
   check_heads(path, fields, SIZES)

@@ -51,9 +51,11 @@ def read(path):
     if found := OBJECT.search(str(error)):
       raise InputError(f'{path} has an object of {found[1]}, and reading objects can run code: save it again '
                        'with tensors and plain values only, where you trust it') from None
-    details = ' '.join(str(error).split())[:200]
-    raise InputError(f'{path} is not a file of torch.save, or is damaged or cut short: get another copy '
-                     f'({type(error).__name__}: {details})') from None
+    # PyTorch's words on a pickle advise to read it without this protection.
+    known = isinstance(error, (OSError, RuntimeError)) and 'weights_only' not in str(error)
+    details = f' ({" ".join(str(error).split())[:200]})' if known else ''
+    raise InputError(f'{path} is not a file of torch.save, or is damaged or cut short: get another '
+                     f'copy{details}') from None
 
 
 def _torch(path):

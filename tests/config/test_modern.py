@@ -46,5 +46,5 @@ def test_one_size_is_that_of_the_smallest_gpt2():
 
 @pytest.mark.parametrize('depth', ['0', '-3', 'twelve', '1.5', '9999', ''])
 def test_another_dial_is_refused_in_one_line(depth):
-  with pytest.raises(InputError, match=r'^[^\n]*depth .* is not a number of layers: use --config=modern:12'):
+  with pytest.raises(InputError, match=r'^[^\n]* is not a depth, .* use --config=modern:12'):
     files.load(f'modern:{depth}')

@@ -142,6 +142,7 @@ def test_without_biases_no_weight_is_a_bias():
   ({'model.logit_soft_cap': -1.0}, 'config.model.logit_soft_cap = -1.0'),
   ({'model.architecture': 'lstm', 'model.positions': 'rotary'}, 'config.model.positions = rotary is an '
    'option of the Transformer, and config.model.architecture = lstm: set it to learned'),
+  ({'model.architecture': 'lstm', 'model.head_size': 8}, 'config.model.head_size = 8 is an option of the'),
   ({'model.architecture': 'lstm', 'model.bias': False}, 'config.model.bias = False is an option of the')])
 def test_options_that_do_not_fit_are_refused(changes, message):
   with pytest.raises(InputError) as error:

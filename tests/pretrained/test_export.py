@@ -319,6 +319,20 @@ def test_the_kinds_of_sentencepiece_that_cannot_be_written_are_refused(tmp_path,
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize('damage', [lambda content: b'', lambda content: content[:1000],
+                                    lambda content: content[:8] + b'[1]' + content[11:]])
+def test_a_damaged_export_of_a_run_has_no_facts_and_is_replaced(tmp_path, damage):
+  with mesh_of():
+    model = jax.jit(lambda key: GPT(key, tiny_config()))(jax.random.key(0))
+  params, files = nnx.to_pure_dict(nnx.state(model)), folder_files(model, None)
+  path = tmp_path / 'export' / 'model.safetensors'
+  for step in '1', '2':
+    write_folder(files, params, path.parent, {'step': step})
+    assert export.exported_facts(path.parent)['step'] == step
+    path.write_bytes(damage(path.read_bytes()))
+    assert export.exported_facts(path.parent) == {}
+
+
 def test_the_command(tmp_path, capsys):
   twin('gpt2').save_pretrained(tmp_path / 'in')
   with mesh_of():

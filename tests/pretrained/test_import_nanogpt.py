@@ -134,6 +134,14 @@ def test_the_entries_of_the_tokenizer_are_left_of_a_padded_vocabulary(tmp_path):
   assert opened(folder).config.eos_token_id == 263
 
 
+def test_characters_of_another_text_are_refused(tmp_path):
+  tokenizer = characters.train_characters(['another text'])
+  tokenizer.save(tmp_path / 'chars')
+  for rows in (tokenizer.n_characters - 1, tokenizer.n_characters + 2):
+    with pytest.raises(InputError, match=f'characters, and the model {rows} entries'):
+      imported(checkpoint(nanogpt(vocab_size=rows)), tmp_path, f'char:{tmp_path}/chars')
+
+
 def test_nanogpts_characters_have_no_end_of_text(tmp_path):
   text = 'all the characters of nanoGPT: 1, 2, 3!'
   tokenizer = characters.train_characters([text])

@@ -88,9 +88,11 @@ def test_the_tokenizer_of_the_folder_comes_along(tmp_path):
 
 
 def test_a_given_tokenizer_takes_precedence(tmp_path):
-  made = characters.train_characters(['abc'])
+  source = with_pickle(tmp_path / 'in')
+  rows = json.loads((source / 'config.json').read_text())['vocab_size']
+  made = characters.train_characters([''.join(map(chr, range(0x4e00, 0x4e00 + rows - 1)))])  # and an end
   made.save(tmp_path / 'chars')
-  import_weights(str(with_pickle(tmp_path / 'in')), str(tmp_path / 'out'), f'char:{tmp_path}/chars')
+  import_weights(str(source), str(tmp_path / 'out'), f'char:{tmp_path}/chars')
   model, tokenizer = gptjax.load(tmp_path / 'out')
   assert tokenizer.digest == made.digest and model.n_vocab == made.n_vocab
 
@@ -138,6 +140,7 @@ def compressed(folder):
   (lambda folder: torch.save(torch.nn.Linear(1, 1), folder / BIN), 'has an object of torch.nn.modules'),
   (lambda folder: (folder / BIN).write_text('version https://git-lfs.github.com/spec/v1\n'), 'is a Git LFS'),
   (cut(0), 'is not a file of torch.save, or is damaged or cut short'), (cut(100), 'is damaged or cut short'),
+  (lambda folder: (folder / BIN).write_bytes(b'\x06\x01'), 'is damaged or cut short: get another copy'),
   (cut(-1), 'is damaged or cut short'), (cut(-5000), 'is damaged or cut short'),
   (compressed, 'is not tensors of torch.save: pytorch_model/data.pkl in it is compressed')])
 def test_what_does_not_fit_is_refused_in_one_line(tmp_path, damage, says):
@@ -145,6 +148,7 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path, damage, says):
   damage(folder)
   with pytest.raises(InputError, match=re.escape(says).replace(r'\.\*', '.*')) as refused:
     import_weights(str(folder), str(tmp_path / 'out'))
+  assert 'weights_only' not in str(refused.value)  # PyTorch's advice to read a pickle without protection
   assert '\n' not in str(refused.value) and [path.name for path in tmp_path.iterdir()] == ['in']
 
 

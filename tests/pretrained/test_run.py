@@ -18,6 +18,7 @@ import gptjax
 from gptjax.config import resolve as configs
 from gptjax.data.corpus.reader import open_corpus
 from gptjax.data.tokenizers import loading
+from gptjax.errors import InputError
 from gptjax.parallel import sharding
 from gptjax.pretrain.loop import pretrain
 from gptjax.pretrained import layout, run_weights
@@ -158,6 +159,12 @@ def test_an_export_whose_weights_have_no_metadata_is_written_again(workdir, corp
   ran(corpus_folder, folder, **EIGHT, **{'checkpoint.export': True})
   for name, value in load_file(file).items():
     np.testing.assert_array_equal(value, want[name])
+
+
+def test_a_field_that_differs_is_named_before_what_differs_in_the_export(workdir, corpus_folder, tmp_path):
+  folder = copied(workdir, tmp_path)
+  with pytest.raises(InputError, match=r'has a run with config\.model\.activation_function = '):
+    ran(corpus_folder, folder, **EIGHT, **{'checkpoint.export': True, 'model.activation_function': 'relu'})
 
 
 def test_an_export_that_is_not_possible_is_refused_before_anything_runs(corpus_folder, tmp_path):

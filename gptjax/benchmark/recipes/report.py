@@ -153,7 +153,8 @@ def _plot_size(panel, size, arms):
   baseline = next(arm for arm in arms if arm['budget'] == FULL)
   panel.axhline(statistics.mean(baseline['losses']), linestyle=':', color='gray')
   panel.axvline(baseline['flops'] / 2e12, linestyle=':', color='gray')
-  panel.set(title=figures.literal(size), xlabel='training TFLOP', ylabel='held-out loss, nats per token')
+  shape = SIZES[size].model
+  panel.set(title=f'{shape["n_layer"]} layers x {shape["n_embd"]}', xlabel='training TFLOP', ylabel='held-out loss, nats per token')
   panel.legend()
 
 

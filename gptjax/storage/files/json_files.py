@@ -98,7 +98,8 @@ def shown(value):
     return f'a {type(value).__name__} of {len(value):,}'
   if isinstance(value, int) and value.bit_length() > 100:
     return 'a number of many digits'
-  return repr(value)[:60]
+  text = repr(value)
+  return text if len(text) <= 120 else f'{text[:117]}...'
 
 
 def _object(pairs):

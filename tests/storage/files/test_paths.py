@@ -55,6 +55,20 @@ def test_every_field_that_names_a_folder_is_absolute_afterwards(tmp_path, monkey
   assert sorted(named) == sorted(configs.PATHS)
 
 
+@pytest.mark.parametrize('set_there, corpus, says', [
+  (('data.source',), '', ''), (('data.source', 'data.corpus'), 'corpora/fineweb', ''),
+  ((), 'corpora/fineweb', 'fineweb')])
+def test_a_source_on_the_command_line_is_not_put_into_the_corpus_of_the_config_file(
+    set_there, corpus, says, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  config = defaults.get_config()
+  config.data.update(dict(corpus='corpora/fineweb', reference='fineweb', recipe='--source=fineweb',
+                          recipe_cost='31 GB', source='text:mine/*.txt'))
+  configs.make_paths_absolute(config, set_there)
+  assert config.data.corpus == (corpus and f'{tmp_path}/{corpus}') and config.data.source == 'text:mine/*.txt'
+  assert bool(config.data.reference) == bool(config.data.recipe) == bool(says)
+
+
 def test_every_flag_that_names_a_folder_is_made_absolute():
   seen = set()
   for file in Path(gptjax.__file__).parent.rglob('*.py'):
