@@ -66,7 +66,8 @@ def training_stage(size, contenders, weight, turns=5, steps=10):
   """Training of one size; contenders that are not installed are skipped, except the first."""
   first, *others = contenders.split(',')
   available = ','.join([first, *(name for name in others if not missing_package(name))])
-  flags = ['train', f'--size={size}', f'--contenders={available}', f'--turns={turns}', f'--steps={steps}']
+  flags = ['train', f'--size={size}', f'--contenders={available}', f'--turns={turns}', f'--steps={steps}',
+           '--no_limits']
   return Stage(f'train {size} {available}', flags, weight, limited=True)
 
 
@@ -97,7 +98,8 @@ def stages(sizes, memory):
                    else ['--turns=3', '--steps=10'])
   dtype = 'float32' if size == TINY else 'bfloat16'
   peer = '' if missing_package('transformers') else ',transformers'
-  generate = ['generate', f'--size={size}', f'--dtype={dtype}', f'--contenders={OURS}{peer}', '--turns=3']
+  generate = ['generate', f'--size={size}', f'--dtype={dtype}', f'--contenders={OURS}{peer}', '--turns=3',
+              '--no_limits']
   return [trainings[0], Stage(f'attention {size}', ['attention', f'--size={size}'], 35), *trainings[1:],
           Stage(f'generate {size}', generate, 50, limited=True),
           Stage(f'check {size}', ['check', f'--size={size}'], 30),

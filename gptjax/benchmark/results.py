@@ -100,7 +100,7 @@ def print_gates(gates):
 def _verdict(gate):
   if not gate['holds']:
     return '   target missed'
-  return '' if 'aim' not in gate else '   goal reached' if gate['reached'] else '   target met'
+  return '   goal reached' if gate.get('reached') else '   target met'
 
 
 def write(path, benchmark, machine, rows, gates=(), **details):

@@ -10,7 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
-from gptjax.benchmark import gates, journal, results
+from gptjax.benchmark import gates, journal, limits, results
 from gptjax.benchmark.results import format_number
 from gptjax.command import run
 from gptjax.errors import InputError
@@ -19,7 +19,7 @@ from gptjax.storage.files import atomic, paths
 BEGIN = ('<!-- made by: python -m gptjax.benchmark table docs/benchmarks/*.json '
          '--into=docs/explanation/speed_measurement.md -->')
 END = '<!-- end of the table -->'
-COLUMNS = 'measured', 'with', 'median (min to max)', 'gptjax speedup', 'machine', 'date'
+COLUMNS = 'measured', 'with', 'median (min to max)', 'gptjax speedup', 'share of the limit', 'machine', 'date'
 
 
 def format_machine(machine):
@@ -54,7 +54,7 @@ def table_rows(path):
       if row['turns'] > 1:
         values += f' ({format_number(row["least"])} to {format_number(row["most"])})'
       yield (row['what'], row['who'], values, f'{row["ratio"]:.2f} x' if row['ratio'] else '',
-             format_machine(loaded['machine']), loaded['machine']['date'])
+             limits.described(row), format_machine(loaded['machine']), loaded['machine']['date'])
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise InputError(f'{path} is not a result of gptjax.benchmark ({error!r})') from None
 

@@ -29,9 +29,8 @@ def retain_freed_memory():
   but it can only be set before a process starts.
   """
   libc = ctypes.CDLL(None)
-  accelerator = os.environ.get('JAX_PLATFORMS') != 'cpu' and any(map(find_spec, ACCELERATORS))
   huge = 'glibc.malloc.hugetlb' in os.environ.get('GLIBC_TUNABLES', '')
-  if accelerator or huge or not hasattr(libc, 'gnu_get_libc_version'):
+  if not is_only_device() or huge or not hasattr(libc, 'gnu_get_libc_version'):
     return
   for option, value in ((ARENA_MAX, 1), (MMAP_MAX, 0), (TRIM_THRESHOLD, -1)):
     libc.mallopt(option, value)
@@ -43,6 +42,11 @@ def retain_freed_memory():
     start = -(-heap // HUGE_PAGE) * HUGE_PAGE
     libc.madvise(start, HEAP - HUGE_PAGE, MADV_HUGEPAGE)
     libc.free(heap)
+
+
+def is_only_device():
+  """Whether JAX will run on CPU devices; starts none."""
+  return os.environ.get('JAX_PLATFORMS') == 'cpu' or not any(map(find_spec, ACCELERATORS))
 
 
 def memory():

@@ -31,7 +31,7 @@ def test_stored_results_record_their_origin(path):
 
 
 def test_a_row_a_gate_and_their_line(tmp_path):
-  rows = [results.row('training', 'gptjax', 'tokens/s', [1946.4, 1830, 2003]),
+  rows = [results.row('training', 'gptjax', 'tokens/s', [1946.4, 1830, 2003]) | {'of_products': 0.853},
           results.row('training', 'torch', 'tokens/s', [4.5655], 1.054)]
   gates = [results.gate('speed', '>=', 2, 1.9), results.gate('memory', '<=', 2, 1.9)]
   assert [gate['holds'] for gate in gates] == [False, True]
@@ -39,9 +39,9 @@ def test_a_row_a_gate_and_their_line(tmp_path):
   results.write(str(tmp_path / 'new' / 'a.json'), 'train', where, rows, gates, more=1)
   lines = table.markdown_table([tmp_path / 'new' / 'a.json']).splitlines()
   assert lines[0].startswith('| measured | with |') and len(lines) == 4
-  assert lines[2] == ('| training | gptjax | 1,946 tokens/s (1,830 to 2,003) |  | NVIDIA H100 80GB HBM3; '
-                      f'numpy {where["versions"]["numpy"]} | {where["date"]} |')
-  assert '| 4.566 tokens/s | 1.05 x |' in lines[3]
+  assert lines[2] == ('| training | gptjax | 1,946 tokens/s (1,830 to 2,003) |  | 85 % of XLA\'s matmuls | '
+                      f'NVIDIA H100 80GB HBM3; numpy {where["versions"]["numpy"]} | {where["date"]} |')
+  assert '| 4.566 tokens/s | 1.05 x |  |' in lines[3]
 
 
 def test_the_table_is_written_between_its_markers(tmp_path):

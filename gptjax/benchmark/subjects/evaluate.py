@@ -2,7 +2,8 @@
 
 Both contenders use the same random weights of GPT-2's 124M shape, in float32 and in bfloat16; the harness
 runs its own Hugging Face model at the fastest of a few batch sizes. They score passages of LAMBADA (the last
-words) and the start of WikiText-2's raw test set (all tokens). Their log probabilities must agree.
+words) and the start of WikiText-2's raw test set (all tokens). Their log probabilities must agree. On a CPU,
+the matmuls of all batches alone are measured too (see `gptjax.benchmark.limits`).
 """
 
 import argparse
@@ -14,8 +15,9 @@ import logging
 import sys
 import tempfile
 import time
+from types import SimpleNamespace
 
-from gptjax.benchmark import results
+from gptjax.benchmark import limits, results
 from gptjax.benchmark.interleave import interleaved, serve, speedup
 from gptjax.benchmark.machine import machine_info
 from gptjax.benchmark.subjects.generate import SIZES, make_config
@@ -27,6 +29,7 @@ from gptjax.storage.files import paths
 OURS, HARNESS = 'gptjax', 'lm-evaluation-harness'
 DTYPES = 'float32', 'bfloat16'
 LAMBADA, WIKITEXT = 'LAMBADA', 'WikiText-2'
+BATCH = 1       # for gptjax, see `EvaluatedModel`
 BATCHES = 1, 8  # sizes for the harness; the fastest is used
 PACKAGES = ('jax', 'jaxlib', 'flax', 'torch', 'transformers', 'lm_eval')
 TARGET_SPEEDUP = 2
@@ -47,30 +50,48 @@ def gptjax_tasks(folder, dtype, pairs, text):
   """({task: function that returns the log probability of all texts}, facts)."""
   cpu.retain_freed_memory()
   import gptjax
-  from gptjax.evaluate.scoring.evaluated_model import (
-    make_evaluated_model,
-    make_request,
-    request_from_start,
-    score_with_journal,
-  )
-  from gptjax.evaluate.tasks import language_modelling
+  from gptjax.evaluate.scoring.evaluated_model import make_evaluated_model, score_with_journal
   model, tokenizer = gptjax.load(folder)
   model.dtype = dtype
-  model_under_test = make_evaluated_model(model, tokenizer, batch_size=1)
+  model_under_test = make_evaluated_model(model, tokenizer, batch_size=BATCH)
+  requests = functools.partial(make_requests, model_under_test, pairs, text)
+  encode = model_under_test.tokenizer.encode
   scores = lambda requests: score_with_journal(model_under_test, 'benchmark', requests)
-  total = lambda requests: sum(score.log_prob for score in scores(requests))
-  tokens = lambda: request_from_start(model_under_test, model_under_test.tokenizer.encode(text), 0)
-  n_ctx = model_under_test.model.n_ctx
-  return ({LAMBADA: lambda: total([make_request(model_under_test, *pair) for pair in pairs]),
-           WIKITEXT: lambda: total(language_modelling.windows(*tokens(), n_ctx, n_ctx))},
-          {'tokens': {LAMBADA: sum(len(model_under_test.tokenizer.encode(''.join(pair))) for pair in pairs),
-                      WIKITEXT: len(tokens().ids) - 1}, 'examples': {LAMBADA: len(pairs)}})
+  total = lambda task: sum(score.log_prob for score in scores(requests(task)))
+  n_tokens = sum(len(request.ids) - request.start for request in requests(WIKITEXT))
+  return ({task: functools.partial(total, task) for task in (LAMBADA, WIKITEXT)},
+          {'tokens': {LAMBADA: sum(len(encode(''.join(pair))) for pair in pairs), WIKITEXT: n_tokens},
+           'examples': {LAMBADA: len(pairs)}})
+
+
+def make_requests(evaluated, pairs, text, task):
+  """The requests of a task: one per passage of LAMBADA, or the windows of the text."""
+  from gptjax.evaluate.scoring.evaluated_model import make_request, request_from_start
+  from gptjax.evaluate.tasks import language_modelling
+  if task == LAMBADA:
+    return [make_request(evaluated, *pair) for pair in pairs]
+  n_ctx = evaluated.model.n_ctx
+  return language_modelling.windows(*request_from_start(evaluated, evaluated.tokenizer.encode(text), 0),
+                                    n_ctx, n_ctx)
+
+
+def matmuls_of_tasks(config, tokenizer, pairs, text):
+  """{task: [limits.Matmul] of all its batches}."""
+  from gptjax.data.tokenizers import loading
+  from gptjax.evaluate.scoring import scores
+  n_ctx, found = config.model.n_ctx, {}
+  evaluated = SimpleNamespace(model=SimpleNamespace(n_ctx=n_ctx), tokenizer=loading.load(tokenizer))
+  for task in (LAMBADA, WIKITEXT):
+    requests = make_requests(evaluated, pairs, text, task)
+    batches = scores.make_batches(requests, range(len(requests)), n_ctx, BATCH, shards=1)
+    found[task] = limits.merged(
+      matmul for _, tokens, _, targets in batches for matmul in
+      limits.forward_matmuls(config, *tokens.shape, targets.size, scores.MAX_LOGITS[1]))
+  return found
 
 
 def harness_tasks(folder, dtype, pairs, text):
   """The tasks of the harness, as in `gptjax_tasks`, and its fastest batch size for each task."""
-  from types import SimpleNamespace
-
   from lm_eval.models.huggingface import HFLM
   logging.disable(logging.WARNING)
   models = {size: HFLM(folder, device='cpu', dtype=dtype, batch_size=size) for size in BATCHES[:1]}
@@ -116,6 +137,21 @@ def save_model(folder, size, tokenizer):
   gptjax.save_pretrained(model, loading.load(tokenizer), folder)
 
 
+def with_limits(rows, answers, dtypes):
+  """The rows, those of gptjax with their shares of the limits that were measured."""
+  fields = {}
+  for dtype, task in itertools.product(dtypes, (LAMBADA, WIKITEXT)):
+    seconds = [turn[task][0] for turn in answers[OURS, dtype][1]]
+    of_dtype = {name: answer for (name, other), answer in answers.items() if other == dtype}
+    fields[what_of(task, dtype)] = limits.matmul_fields(seconds, of_dtype, task)
+  return [row | fields[row['what']] if row['who'] == OURS else row for row in rows]
+
+
+def what_of(task, dtype):
+  """The name of a measured quantity."""
+  return f'zero-shot, {task}, {dtype}'
+
+
 def compare(turns, tokens, dtypes):
   """(rows, gates of `results`, {dtype: the largest relative difference of the log probabilities}).
 
@@ -127,7 +163,7 @@ def compare(turns, tokens, dtypes):
   speedup_in = lambda task, dtype, other: speedup(seconds[OURS, dtype, task], seconds[HARNESS, other, task])
   rows, gates, differences = [], [], {}
   for dtype, task, name in itertools.product(dtypes, (LAMBADA, WIKITEXT), (OURS, HARNESS)):
-    rows.append(results.row(f'zero-shot, {task}, {dtype}', name, 'tokens/s',
+    rows.append(results.row(what_of(task, dtype), name, 'tokens/s',
                             [tokens[task] / each for each in seconds[name, dtype, task]],
                             speedup_in(task, dtype, dtype) if name == HARNESS else None))
   for dtype in dtypes:
@@ -143,7 +179,8 @@ def print_table(rows, facts):
   """Print the rows and the sizes of both tasks."""
   print(f'{"":<34}{"":<24}{"median":>10}{"min":>10}{"max":>10}  tokens/s')
   for row in rows:
-    print(f'{row["what"]:<34}{row["who"]:<24}{row["median"]:>10,.0f}{row["least"]:>10,.0f}{row["most"]:>10,.0f}')
+    values = ''.join(f'{row[name]:>10,.0f}' for name in ('median', 'least', 'most'))
+    print(f'{row["what"]:<34}{row["who"]:<24}{values}   {limits.described(row)}'.rstrip())
   print(f'{facts["tokens"][LAMBADA]:,} tokens of {LAMBADA} in {facts["examples"][LAMBADA]} passages, '
         f'{facts["tokens"][WIKITEXT]:,} of {WIKITEXT}')
 
@@ -159,11 +196,17 @@ def main(argv):
   parser.add_argument('--dtypes', default='float32,bfloat16', help='compute dtypes of both')
   parser.add_argument('--turns', type=integer(1, 1000), default=5)
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
+  limits.add_flag(parser)
   parser.add_argument('--worker', nargs=2, help=argparse.SUPPRESS)
   parser.add_argument('--folder', type=paths.flag, help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
   if args.worker:
-    return worker(*args.worker, args.folder, *load_texts(args.data_dir, args.passages, args.characters))
+    texts = load_texts(args.data_dir, args.passages, args.characters)
+    name, dtype = args.worker
+    if name in limits.WORKERS:
+      tasks = matmuls_of_tasks(make_config(args.size, dtype), args.tokenizer, *texts)
+      return limits.serve_worker(name, tasks)
+    return worker(name, dtype, args.folder, *texts)
   machine, dtypes = machine_info(PACKAGES), args.dtypes.split(',')
   if set(dtypes) - set(DTYPES):
     parser.error(f'--dtypes takes {", ".join(DTYPES)}, comma-separated')
@@ -171,19 +214,25 @@ def main(argv):
     save_model(folder, args.size, args.tokenizer)
     worker_command = [sys.executable, '-m', 'gptjax.benchmark', 'evaluate', *argv, f'--folder={folder}',
                       '--worker']
-    commands = {who: [*worker_command, *who] for who in itertools.product((OURS, HARNESS), dtypes)}
+    names = OURS, HARNESS, *limits.available(args)
+    commands = {who: [*worker_command, *who] for who in itertools.product(names, dtypes)}
     answers = interleaved(commands, [LAMBADA, WIKITEXT], args.turns)
   facts = answers[OURS, dtypes[0]][0] | {'batch size': {
     dtype: answers[HARNESS, dtype][0]['batch size'] for dtype in dtypes}}
   turns = {who: turns for who, (_, turns) in answers.items()}
   rows, gates, differences = compare(turns, facts['tokens'], dtypes)
+  rows = with_limits(rows, answers, dtypes)
+  gates += limits.gates(rows)
   print(f'GPT-2 {args.size}; {machine["cores"]} cores of {machine["processor"]}, {machine["date"]}; '
         f'{args.turns} turns; the harness at its fastest batch sizes, {facts["batch size"]}\n')
   print_table(rows, facts)
+  named = {f'{name} {dtype}': answer for (name, dtype), answer in answers.items()}
+  limits.print_answers(named)
   results.print_gates(gates)
   for dtype, difference in differences.items():
     print(f'log probabilities in {dtype} differ from the harness\'s in {dtypes[0]} by at most '
           f'{difference:.1e}')
   results.write(args.out, 'evaluate', machine, rows, gates, facts=facts, difference=differences,
-                turns={f'{who} {dtype}': turns for (who, dtype), turns in turns.items()})
+                limits=limits.medians(named),
+                turns={f'{who} {dtype}': turns[who, dtype] for who in (OURS, HARNESS) for dtype in dtypes})
   return 0

@@ -2,7 +2,8 @@
 
 Randomly initialized models of the papers' shapes generate a fixed number of tokens greedily, with a key-value
 cache. Each contender runs in a process of its own; they are interleaved, and the result is the median over
-turns.
+turns. On a CPU, the memory bandwidth and the matmuls of the prefill are measured too (see
+`gptjax.benchmark.limits`).
 """
 
 import argparse
@@ -13,7 +14,7 @@ import time
 
 import numpy as np
 
-from gptjax.benchmark import journal, results
+from gptjax.benchmark import journal, limits, results
 from gptjax.benchmark.interleave import interleaved, serve, speedup
 from gptjax.benchmark.machine import machine_info
 from gptjax.benchmark.results import OURS
@@ -74,7 +75,8 @@ def gptjax_tasks(config):
 
   device, width = jax.devices()[0], np.dtype(config.model.compute_dtype).itemsize
   c = config.model
-  size = sum(leaf.nbytes for leaf in jax.tree.leaves(model)) - model.wpe[...].nbytes
+  looked_up = [model.wpe] if model.tied else [model.wpe, model.wte]
+  size = sum(leaf.nbytes for leaf in jax.tree.leaves(model)) - sum(table[...].nbytes for table in looked_up)
   per_slot = 2 * c.n_layer * model.n_kv_head * model.head_size * width
   cache = per_slot * kv_cache.pad_prompts([[0] * PROMPT], NEW, c.n_ctx)[2]
   return ({task: functools.partial(generate, batch) for task, batch in BATCH.items()} | {READ: prefill},
@@ -106,7 +108,9 @@ def transformers_tasks(config):
 
 
 def worker(contender, config):
-  """Answer each list of tasks with {task: seconds}."""
+  """Answer each list of tasks with {task: seconds}, or with the limits."""
+  if contender in limits.WORKERS:
+    return limits.serve_worker(contender, {READ: limits.forward_matmuls(config, 1, LONG, 1)})
   tasks, facts = {OURS: gptjax_tasks, TRANSFORMERS: transformers_tasks}[contender](config)
 
   def answer(names):
@@ -118,6 +122,20 @@ def worker(contender, config):
     return seconds
 
   return serve(facts, answer)
+
+
+def with_limits(rows, answers):
+  """The rows, those of gptjax with their shares of the limits that were measured."""
+  facts, turns = answers[OURS]
+  fields = {READ: limits.matmul_fields([turn[READ] for turn in turns], answers, READ)}
+  for task, batch in BATCH.items():
+    size = (facts['weights'] + batch * facts['cache']) * NEW
+    fields[task] = limits.bandwidth_fields([turn[task] for turn in turns], size, answers)
+  return [row | fields[task_of(row)] if row['who'] == OURS else row for row in rows]
+
+
+def task_of(row):
+  return row['what'].rpartition(', ')[2]
 
 
 def make_gates(seconds):
@@ -136,16 +154,17 @@ def measurements_of(flags, name, seconds, turn):
                               tokens[task] / task_seconds, turn) for task, task_seconds in seconds.items()]
 
 
-def print_table(rows, seconds, gates, facts):
-  """Print the rows, the memory bandwidth that gptjax reaches, and the gates."""
+def print_table(rows, seconds, gates, facts, answers):
+  """Print the rows, the memory bandwidth that gptjax reaches, the limits, and the gates."""
   print(f'{"tokens/s":<16}{"":<14}{"median":>10}{"min":>10}{"max":>10}')
   for row in rows:
     values = ''.join(f'{row[name]:>10,.1f}' for name in ('median', 'least', 'most'))
-    print(f'{row["what"].rpartition(", ")[2]:<16}{row["who"]:<14}{values}')
+    print(f'{task_of(row):<16}{row["who"]:<14}{values}   {limits.described(row)}'.rstrip())
   bandwidth = (facts['weights'] + facts['cache']) * NEW / statistics.median(seconds[OURS][ONE])
   peak = BANDWIDTH.get(facts['device'])
   print(f'\n{OURS} at batch 1 reads {bandwidth / 1e9:,.1f} GB/s of weights and cache'
         + (f', {bandwidth / peak:.0%} of the memory bandwidth' if peak else ''))
+  limits.print_answers(answers)
   results.print_gates(gates)
 
 
@@ -159,7 +178,8 @@ def main(argv):
                       help='time limit in seconds; contenders that are not ready in time are skipped')
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   journal.add_flag(parser)
-  parser.add_argument('--worker', choices=(OURS, TRANSFORMERS), help=argparse.SUPPRESS)
+  limits.add_flag(parser)
+  parser.add_argument('--worker', choices=(OURS, TRANSFORMERS, *limits.WORKERS), help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
   if args.worker:
     return worker(args.worker, make_config(args.size, args.dtype))
@@ -182,6 +202,8 @@ def measure(args, contenders):
     records.add('lost', who=name, why=reason)
 
   def on_answer(name, facts, answer, turn):
+    if name in limits.WORKERS:
+      return
     if name == OURS and not turn:
       records.add('device', name=facts['device'])
     for measurement in measurements_of(args, name, answer, turn):
@@ -190,19 +212,23 @@ def measure(args, contenders):
 
   worker_command = [sys.executable, '-m', 'gptjax.benchmark', 'generate', f'--size={args.size}',
                     f'--dtype={args.dtype}', '--worker']
-  commands = {name: [*worker_command, name] for name in contenders}
+  names = *contenders, *limits.available(args, limits.WORKERS)
+  commands = {name: [*worker_command, name] for name in names}
   answers = interleaved(commands, [ONE, READ, EIGHT], args.turns, on_lost, on_answer, args.limit_s)
   seconds = {name: {task: [turn[task] for turn in turns] for task in (ONE, EIGHT, READ)}
-             for name, (_, turns) in answers.items() if turns}
+             for name, (_, turns) in answers.items() if turns and name not in limits.WORKERS}
   rows = results.summarize(measurements)
   if OURS not in seconds:
     print(f'gptjax.benchmark: there are no measurements of {OURS}: see its message above', file=sys.stderr)
     return 1
+  rows = with_limits(rows, answers)
   facts, gates = answers[OURS][0], make_gates(seconds) if TRANSFORMERS in seconds else []
+  gates += limits.gates(row for row in rows if task_of(row) == ONE)
   for check in gates:
     records.add('gate', **check)
-  print_table(rows, seconds, gates, facts)
+  print_table(rows, seconds, gates, facts, answers)
   if facts['device'] != 'cpu':
     machine['device'] = facts['device']
-  results.write(args.out, 'generate', machine, rows, gates, facts=facts, seconds=seconds, lost=lost)
+  results.write(args.out, 'generate', machine, rows, gates, facts=facts, seconds=seconds, lost=lost,
+                limits=limits.medians(answers))
   return 0

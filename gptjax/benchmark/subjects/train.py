@@ -1,7 +1,8 @@
 """Training speed compared with PyTorch, interleaved in one run: python -m gptjax.benchmark train
 
 Needs jax, flax, optax and numpy; for the PyTorch contenders torch and transformers. No TensorFlow, no
-network. Each contender uses the largest batch that fits in its share of the device's memory.
+network. Each contender uses the largest batch that fits in its share of the device's memory. On a CPU, the
+matmuls of a step alone are measured too (see `gptjax.benchmark.limits`).
 """
 
 import argparse
@@ -14,7 +15,7 @@ import time
 from importlib.util import find_spec
 
 from gptjax import defaults
-from gptjax.benchmark import journal, results
+from gptjax.benchmark import journal, limits, results
 from gptjax.benchmark.interleave import interleaved, serve
 from gptjax.benchmark.machine import machine_info
 from gptjax.benchmark.results import OURS
@@ -31,6 +32,7 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch', 'transformers')
 GPT2_FIELDS = ('n_layer', 'n_head', 'n_embd', 'n_inner', 'n_ctx', 'n_vocab', 'pad_vocab_to', 'dropout',
                'init_std', 'wpe_init_std', 'scale_residual_init', 'scan', 'remat', 'compute_dtype')
 OUT_OF_MEMORY = ('RESOURCE_EXHAUSTED', 'out of memory')  # texts in error messages
+STEP = 'step'  # the task of the workers of limits
 MEMORY_SHARE = 0.92  # of a GPU's memory, for all contenders together
 
 
@@ -150,7 +152,12 @@ def missing_package(contender):
 
 
 def worker(flags):
-  """Answer each request n with the measurements of n steps."""
+  """Answer each request n with the measurements of n steps, or with the limits of one step."""
+  if flags.worker in limits.WORKERS:
+    from gptjax.config import resolve as configs
+    config = make_config(flags.size, flags.batch_size, dict(flags.set))
+    configs.resolve(config, '')
+    return limits.serve_worker(flags.worker, {STEP: limits.training_matmuls(config)})
   if flags.worker == OURS:
     os.environ['XLA_PYTHON_CLIENT_MEM_FRACTION'] = f'{flags.share:.3f}'
     cpu.retain_freed_memory()
@@ -165,6 +172,14 @@ def make_measurement(what, name, facts, answer, turn):
   return results.measurement(what, name, 'tokens/s', facts['tokens'] / answer['seconds'], turn, **more)
 
 
+def with_limits(rows, answers):
+  """The rows, that of gptjax with its share of the limits that were measured."""
+  if not answers.get(OURS, (None, []))[1]:
+    return rows
+  fields = limits.matmul_fields([turn['seconds'] for turn in answers[OURS][1]], answers, STEP)
+  return [row | fields if row['who'] == OURS else row for row in rows]
+
+
 def print_table(rows):
   """Print the rows."""
   print(f'{"":<22}{"tokens/s":>10}{"min":>10}{"max":>10}{"batch":>7}{"GiB":>7}{"MFU":>8}{"causal":>8}'
@@ -174,7 +189,7 @@ def print_table(rows):
     memory = f'{row["memory"] / 2**30:.1f}' if row['memory'] else ''
     ratio = f'{row["ratio"]:.2f} x' if row['ratio'] else ''
     print(f'{row["who"]:<22}{row["median"]:>10,.0f}{row["least"]:>10,.0f}{row["most"]:>10,.0f}'
-          f'{row["batch_size"]:>7}{memory:>7}{mfu[0]:>8}{mfu[1]:>8}   {ratio}')
+          f'{row["batch_size"]:>7}{memory:>7}{mfu[0]:>8}{mfu[1]:>8}   {ratio}{limits.described(row)}')
 
 
 def config_override(text):
@@ -201,7 +216,8 @@ def make_parser():
                       help='time limit in seconds; contenders that are not ready in time are skipped')
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   journal.add_flag(parser)
-  parser.add_argument('--worker', choices=CONTENDERS, help=argparse.SUPPRESS)
+  limits.add_flag(parser)
+  parser.add_argument('--worker', choices=(*CONTENDERS, *limits.WORKERS), help=argparse.SUPPRESS)
   parser.add_argument('--share', type=real(0, 1, open_left=True), help=argparse.SUPPRESS)
   return parser
 
@@ -230,6 +246,8 @@ def measure(flags, argv, contenders, c):
     records.add('lost', who=name, why=reason)
 
   def on_answer(name, facts, answer, turn):
+    if name in limits.WORKERS:
+      return
     if not devices:
       records.add('device', name=facts['device'])
     devices.append(facts['device'])
@@ -246,16 +264,21 @@ def measure(flags, argv, contenders, c):
       print(f'{name} is skipped: {reason}', file=sys.stderr)
   share = MEMORY_SHARE / max(len(available), 1)
   command = [sys.executable, '-m', 'gptjax.benchmark', 'train', *argv, f'--share={share:.3f}', '--worker']
-  commands = {name: [*command, name] for name in available}
+  limit_workers = () if c.architecture != 'transformer' else limits.available(flags)
+  commands = {name: [*command, name] for name in (*available, *limit_workers)}
   answers = interleaved(commands, flags.steps, flags.turns, on_lost, on_answer, flags.limit_s)
   if not measurements:
     print('gptjax.benchmark: no contender could train: see the messages above', file=sys.stderr)
     return 1
-  rows, device = results.summarize(measurements), devices[0]
+  rows, device = with_limits(results.summarize(measurements), answers), devices[0]
   machine = machine_info(PACKAGES, '' if device == 'cpu' else device)
   print(f'{c.n_layer} layers x {c.n_embd} x {c.n_head} heads, vocabulary {c.n_vocab}, {c.n_ctx} tokens per '
         f'sequence, {c.compute_dtype}{changes}, on {machine["device"]}, {machine["date"]}')
   print_table(rows)
-  results.write(flags.out, 'train', machine, rows, size=flags.size, changes=dict(flags.set),
-                steps=flags.steps, lost=list(lost), found=answers)
+  limits.print_answers(answers)
+  gates = limits.gates(rows)
+  results.print_gates(gates)
+  results.write(flags.out, 'train', machine, rows, gates, size=flags.size, changes=dict(flags.set),
+                steps=flags.steps, lost=list(lost), limits=limits.medians(answers),
+                found={name: answers[name] for name in available if name in answers})
   return 0

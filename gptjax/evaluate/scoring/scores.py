@@ -119,8 +119,7 @@ def score_requests(model, requests, batch_size, *, excluded=None, make_result=No
       raise ValueError(f'{len(request.ids) - request.start} of {len(request.ids)} tokens cannot be scored in '
                        f'a context of {model.n_ctx}')
   scores, make_result = dict(known), make_result or _score
-  remaining = sorted((i for i in range(len(requests)) if i not in scores),
-                     key=lambda i: (-len(requests[i].ids), requests[i].start - len(requests[i].ids)))
+  remaining = [i for i in range(len(requests)) if i not in scores]
   shards = sharding.batch_shards(jax.sharding.get_abstract_mesh())
   pending, masks = [], None if excluded is None else jnp.asarray(excluded.masks)
   with bars.bar(shown=show_progress, total=len(requests), initial=len(scores), desc=name, unit='sequence',
@@ -134,21 +133,36 @@ def score_requests(model, requests, batch_size, *, excluded=None, make_result=No
       bar.update(len(indices))
       after_batch()
 
-    begin, max_rows = 0, rows_per_batch(MIN_LENGTH, model.n_ctx, batch_size, shards)
-    while begin < len(remaining):
-      tokens, starts, targets, n = make_batch([requests[i] for i in remaining[begin:begin + max_rows]],
-                                              model.n_ctx, batch_size, shards)
-      indices, mask_indices = remaining[begin:begin + n], None
+    batches = make_batches(requests, remaining, model.n_ctx, batch_size, shards)
+    for indices, tokens, starts, targets in batches:
+      mask_indices = None
       if excluded is not None:
         mask_indices = np.zeros_like(targets)
         mask_indices[targets >= 0] = np.concatenate([excluded.mask_indices[i] for i in indices])
       pending.append((indices, targets, score_rows(model, tokens, starts, targets, masks, mask_indices)))
-      begin += n
       if len(pending) > 1:  # the device computes one batch while the host reads the previous one
         finish()
     while pending:
       finish()
   return [scores[i] for i in range(len(requests))]
+
+
+def make_batches(requests, remaining, n_ctx, batch_size, shards):
+  """Yield (indices of requests, their tokens, starts and targets as from `make_batch`), the longest first.
+
+  Args:
+    requests: list of Request.
+    remaining: indices of those to run.
+    n_ctx, batch_size, shards: see `rows_per_batch`.
+  """
+  key = lambda i: (-len(requests[i].ids), requests[i].start - len(requests[i].ids))
+  remaining = sorted(remaining, key=key)
+  begin, max_rows = 0, rows_per_batch(MIN_LENGTH, n_ctx, batch_size, shards)
+  while begin < len(remaining):
+    tokens, starts, targets, n = make_batch([requests[i] for i in remaining[begin:begin + max_rows]], n_ctx,
+                                            batch_size, shards)
+    yield remaining[begin:begin + n], tokens, starts, targets
+    begin += n
 
 
 def make_batch(requests, n_ctx, batch_size, shards):

@@ -1,0 +1,138 @@
+"""The limits of a CPU: the list of matmuls, the functions that time them, and the shares in the rows."""
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from gptjax.benchmark import interleave, limits, sizes
+from gptjax.benchmark.limits import MEMORY, TORCH, XLA, Matmul
+from gptjax.benchmark.results import OURS
+from gptjax.benchmark.subjects import evaluate, generate, train
+from gptjax.config import resolve as configs
+from gptjax.data.tokenizers import byte_bpe, loading
+from gptjax.evaluate.scoring import scores
+from gptjax.model import size
+from gptjax.model.attention import N_QUERY_BLOCKS
+
+MODELS = [{}, {'model.n_kv_head': 2, 'model.head_size': 32, 'model.mlp': 'gated', 'model.n_inner': 640},
+          {'model.tie_word_embeddings': False, 'model.positions': 'rotary', 'model.n_layer': 3,
+           'train.microbatch_size': 4, 'loss.chunk': 64}]
+
+
+def resolved(changes=None):
+  config = sizes.make_config('cpu', 0, changes)
+  configs.resolve(config, '')
+  return config
+
+
+def flops(matmuls):
+  return sum(matmul.flops for matmul in matmuls)
+
+
+@pytest.mark.parametrize('changes', MODELS)
+def test_the_matmuls_are_those_that_the_model_needs(changes):
+  config = resolved(changes)
+  c, t, b = config.model, config.data.seq_len, config.train.batch_size
+  per_token = size.flops_per_token(c, t)
+  equal = lambda matmuls, needed: flops(matmuls) == pytest.approx(b * t * needed, rel=0.005)
+  assert equal(limits.training_matmuls(config, 1), per_token['palm'])
+  # Of n blocks of queries, the first one needs 1 / n of the keys, the last one all of them.
+  attention = 2 * (per_token['palm'] - per_token['causal'])
+  skipped = attention * (N_QUERY_BLOCKS - 1) / (2 * N_QUERY_BLOCKS)
+  assert equal(limits.training_matmuls(config), per_token['palm'] - skipped)
+  forward = limits.forward_matmuls(config, b, t, b * t, max_logits=1 << 20, n_blocks=1)
+  assert equal(forward, per_token['palm'] / 3)
+  assert Matmul(c.n_vocab // 256, 'mk,nk', 1, b * t, c.n_embd, 256, 'float32', 'float32') in forward
+
+
+def test_a_window_needs_fewer_keys():
+  whole, window = (resolved({'model.sliding_window': n}) for n in (0, 32))
+  assert flops(limits.training_matmuls(window)) < flops(limits.training_matmuls(whole))
+
+
+@pytest.mark.parametrize('make', [limits.xla_matmul, limits.torch_matmul])
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_both_libraries_multiply_each_layout(make, dtype):
+  if make == limits.torch_matmul:
+    pytest.importorskip('torch')
+  for b, layout in ((1, 'mk,kn'), (1, 'mk,nk'), (1, 'km,kn'), (3, 'mk,kn'), (3, 'mk,nk'), (3, 'km,kn')):
+    for m, n in ((5, 7), (7, 5)):
+      matmul = Matmul(2, layout, b, m, 4, n, dtype, 'float32')
+      operands, multiply = make(matmul)
+      product = multiply(*operands())
+      assert {m, n} == set(product.shape[-2:]) and float(product.sum()) == b * m * n * 4
+      assert limits.mean_seconds(matmul, make) > 0
+
+
+def test_bandwidth_is_that_of_the_bytes_that_move():
+  for moved, run in limits.bandwidth_kernels(1 << 20).values():
+    assert moved in (1 << 20, 3 << 20) and limits.bandwidth(moved, run) > 0
+
+
+@pytest.mark.parametrize('name', [XLA, TORCH])
+def test_workers_answer_with_the_seconds_of_each_matmul(name):
+  if name == TORCH:
+    pytest.importorskip('torch')
+  command = [sys.executable, '-m', 'gptjax.benchmark', 'train', '--size=tiny', '--worker', name]
+  (facts, [answer]), = interleave.interleaved({name: command}, 1, 1).values()
+  config = sizes.make_config('tiny')
+  configs.resolve(config, '')
+  matmuls = limits.training_matmuls(config)
+  assert [Matmul(*each) for each in facts['matmuls'][train.STEP]] == matmuls
+  assert len(answer[train.STEP]) == len(matmuls) and min(answer[train.STEP]) > 0
+
+
+def test_shares_are_medians_of_the_turns(capsys):
+  matmuls = {'step': [Matmul(1, 'mk,kn', 1, 10, k, 10, 'float32', 'float32') for k in (10, 20)]}
+  answers = {OURS: ({}, [{'seconds': 1.0}, {'seconds': 2.0}, {'seconds': 4.0}]),
+             XLA: ({'matmuls': matmuls}, [{'step': [0.5, 0.3]}, {'step': [1.0, 0.5]}, {'step': [1.0, 2.6]}])}
+  rows = [{'what': 'training', 'who': OURS}, {'what': 'training', 'who': 'torch'}]
+  ours, other = train.with_limits(rows, answers)
+  assert ours['of_products'] == pytest.approx(0.8) and 'xla_of_best' not in ours and other == rows[1]
+  answers[TORCH] = {'matmuls': matmuls}, [{'step': [0.42, 0.4]}, {'step': [9.0, 0.2]}, {'step': [9.0, 9.0]}]
+  ours, _ = train.with_limits(rows, answers)
+  assert ours['xla_of_best'] == pytest.approx(0.9)
+  assert limits.described(ours) == "80 % of XLA's matmuls, which reach 90 % of the best library"
+  assert limits.described(other) == ''
+  gate, = limits.gates([ours, other])
+  assert not gate['holds'] and gate['what'] == "training, share of XLA's matmuls"
+  limits.print_answers(answers)
+  assert capsys.readouterr().out.startswith(f'{XLA}, step: 1.5 s, 0.0 GFLOP/s')
+  assert train.with_limits(rows, {}) == rows == train.with_limits(rows, {OURS: answers[OURS]})
+
+
+def test_generation_is_compared_with_the_bandwidth():
+  turn = {generate.ONE: 64.0, generate.EIGHT: 64.0, generate.READ: 2.0}
+  answers = {OURS: ({'weights': 80, 'cache': 10}, [turn]), MEMORY: ({}, [{'read': 100.0, 'update': 90.0}]),
+             XLA: ({}, [{generate.READ: [0.5, 1.0]}])}
+  rows = [{'what': f'generation 124M, float32, {task}', 'who': OURS} for task in turn]
+  one, eight, read = generate.with_limits(rows, answers)
+  assert (one['of_bandwidth'], eight['of_bandwidth'], read['of_products']) == (0.9, 1.6, 0.75)
+  assert limits.described(one) == '90 % of the bandwidth'
+
+
+def test_the_matmuls_of_scoring_are_those_of_its_batches(monkeypatch):
+  tokenizer = byte_bpe.train_bpe(['some text of words'], 260)
+  monkeypatch.setattr(loading, 'load', lambda name: tokenizer)
+  config = resolved({'model.n_layer': 1, 'model.n_embd': 64, 'model.n_head': 2, 'model.n_vocab': 300})
+  pairs, text = [('some text of', ' words')] * 3, 'some text of words ' * 40
+  found = evaluate.matmuls_of_tasks(config, 'own', pairs, text)
+  evaluated = SimpleNamespace(model=SimpleNamespace(n_ctx=256), tokenizer=tokenizer)
+  for task, matmuls in found.items():
+    requests = evaluate.make_requests(evaluated, pairs, text, task)
+    batches = list(scores.make_batches(requests, range(len(requests)), 256, evaluate.BATCH, 1))
+    assert sorted(i for indices, *_ in batches for i in indices) == [*range(len(requests))]
+    rows = sum(m.count * m.m for m in matmuls if (m.k, m.n) == (64, 4 * 64))
+    assert rows == sum(tokens.size for _, tokens, _, _ in batches)
+    logits = sum(m.count * m.m * m.n for m in matmuls if m.n >= 300)
+    assert logits >= sum(np.sum(targets >= 0) for *_, targets in batches) * 300
+
+
+@pytest.mark.parametrize('only_cpu, skipped, names', [
+  (True, False, limits.MATMULS), (True, True, ()), (False, False, ())])
+def test_limits_are_those_of_cpus(monkeypatch, only_cpu, skipped, names):
+  monkeypatch.setattr(limits.cpu, 'is_only_device', lambda: only_cpu)
+  monkeypatch.setattr(limits, 'find_spec', lambda name: True)
+  assert limits.available(SimpleNamespace(no_limits=skipped)) == names
