@@ -154,7 +154,8 @@ def _plot_size(panel, size, arms):
   panel.axhline(statistics.mean(baseline['losses']), linestyle=':', color='gray')
   panel.axvline(baseline['flops'] / 2e12, linestyle=':', color='gray')
   shape = SIZES[size].model
-  panel.set(title=f'{shape["n_layer"]} layers x {shape["n_embd"]}', xlabel='training TFLOP', ylabel='held-out loss, nats per token')
+  panel.set(title=f'{shape["n_layer"]} layers x {shape["n_embd"]}', xlabel='training TFLOP',
+            ylabel='held-out loss, nats per token')
   panel.legend()
 
 
