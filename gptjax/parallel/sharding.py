@@ -15,7 +15,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import P
-from jax.experimental.mesh_utils import create_hybrid_device_mesh
+from jax.experimental.mesh_utils import create_device_mesh, create_hybrid_device_mesh
 from jax.sharding import AxisType
 
 from gptjax.errors import InputError
@@ -39,7 +39,8 @@ def make_mesh(sizes, devices=None):
     devices: list of JAX devices; None for all.
 
   Raises:
-    ValueError: the product of the sizes is not the number of devices.
+    InputError: the product of the sizes is not the number of devices, or `replica` is not a multiple of the
+      number of TPU slices.
   """
   devices = jax.devices() if devices is None else devices
   shape = {axis: getattr(sizes, axis) for axis in MESH_AXES}
@@ -54,14 +55,19 @@ def make_mesh(sizes, devices=None):
   elif known != len(devices):
     raise InputError(f'config.mesh {shape} takes {plural(known, "device")} (-1: a multiple of them), '
                      f'but there are {len(devices)}')
-  slices, explicit = slice_count(devices), (AxisType.Explicit,) * len(MESH_AXES)
+  # An axis like fsdp=8 on 4x4x4 chips takes a part of a dimension of the torus.
+  slices, split = slice_count(devices), {'allow_split_physical_axes': True}
   if slices > 1 and shape['replica'] % slices == 0:  # only gradients cross the network between slices
     inside = shape | {'replica': shape['replica'] // slices}
     by_host = len({device.slice_index for device in devices}) == 1
     arranged = create_hybrid_device_mesh(tuple(inside.values()), (slices, 1, 1, 1), devices,
-                                         process_is_granule=by_host)
-    return jax.sharding.Mesh(arranged, MESH_AXES, axis_types=explicit)
-  return jax.make_mesh(tuple(shape.values()), MESH_AXES, axis_types=explicit, devices=devices)
+                                         process_is_granule=by_host, **split)
+  elif slices > 1 and devices[0].platform == 'tpu':
+    raise InputError(f'config.mesh.replica = {shape["replica"]} is not a multiple of the {slices} slices, '
+                     f'between which only gradients are sent: set it to {slices}')
+  else:
+    arranged = create_device_mesh(tuple(shape.values()), devices, **split)
+  return jax.sharding.Mesh(arranged, MESH_AXES, axis_types=(AxisType.Explicit,) * len(MESH_AXES))
 
 
 def slice_count(devices):

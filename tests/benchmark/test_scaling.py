@@ -31,10 +31,11 @@ def test_on_cpu_devices_work_stays_the_same_and_a_divided_state_is_sharded(small
 
 def test_growth_is_detected(small):
   rows = [{'devices': n, 'mesh': {'data': n}, 'flops': 100, 'state': 10, 'peak': 50 + n, 'whole': 0,
-           'arrays': {'all-reduce': 8}} for n in (8, 16)]
+           'arrays': {'all-reduce': 8}, 'collectives': {'all-reduce': n // 8}} for n in (8, 16)]
   assert scaling.relative_changes(rows, small['tpu-data']) == pytest.approx(
-    {'flops': 0, 'state': 0, 'peak': 8 / 58, 'arrays of all-reduce and reduce-scatter': 0})
-  one_axis_less = {**rows[0], 'mesh': {'data': 1}, 'arrays': {}}
+    {'flops': 0, 'state': 0, 'peak': 8 / 58, 'collectives per step': 1,
+     'arrays of all-reduce and reduce-scatter': 0})
+  one_axis_less = {**rows[0], 'mesh': {'data': 1}, 'arrays': {}, 'collectives': {}}
   found = scaling.relative_changes([one_axis_less, *rows], small['tpu-data'])
   assert found['arrays of all-reduce and reduce-scatter'] == 0
   assert scaling.relative_changes(rows, small['cpu-fsdp'])['divided state x devices'] == pytest.approx(1)
@@ -43,6 +44,15 @@ def test_growth_is_detected(small):
 @pytest.mark.parametrize('chips, shape', [(8, '2x2x2'), (16, '2x2x4'), (64, '4x4x4'), (1024, '8x8x16')])
 def test_slices_are_near_to_cubes(chips, shape):
   assert scaling.slice_topology(chips) == shape
+
+
+def test_slices_are_the_axis_replica_of_their_topology(small):
+  family = small['tpu-slices']
+  assert [scaling.topology_name(family, n) for n in (64, 128, 512)] == [
+    'v5p:4x4x4', 'v5p:4x4x4x2', 'v5p:4x4x4x8']
+  for n in (64, 512):
+    mesh = scaling.weak_scaling_config(family, n).mesh
+    assert (mesh.replica, mesh.data * mesh.fsdp * mesh.tensor) == (n // 64, 64)
 
 
 def test_invalid_flags_are_refused():

@@ -14,6 +14,7 @@ import pytest
 from conftest import ENVIRONMENT, ROOT, mesh_of, random_batch, tiny_config
 
 from gptjax.config import resolve as configs
+from gptjax.errors import InputError
 from gptjax.model import size
 from gptjax.parallel import sharding
 from gptjax.plan import estimate, hardware, hlo, kernels, program, report, search, topology, traffic
@@ -304,3 +305,20 @@ def test_only_replicas_are_on_different_slices_or_hosts(name):
   islands = np.vectorize(sharding.slice_index)(mesh.devices).reshape(3, -1)
   assert sharding.slice_count(devices) == 3
   assert [len(set(row)) for row in islands] == [1, 1, 1] and len(set(islands[:, 0])) == 3
+
+
+@pytest.mark.plan
+@pytest.mark.parametrize('name, sizes', [
+  ('v5p:4x4x4', dict(replica=1, data=8, fsdp=8, tensor=1)),
+  ('v5p:4x4x4x2', dict(replica=2, data=-1, fsdp=8, tensor=1)),
+  ('v5e:4x4', dict(replica=1, data=-1, fsdp=8, tensor=1))])
+def test_an_axis_may_take_a_part_of_a_dimension_of_the_torus(name, sizes):
+  devices = described(name)
+  mesh = sharding.make_mesh(SimpleNamespace(**sizes), devices)
+  assert len({device.id for device in mesh.devices.flat}) == len(devices) and mesh.shape['fsdp'] == 8
+
+
+@pytest.mark.plan
+def test_replicas_that_do_not_fit_the_slices_are_refused():
+  with pytest.raises(InputError, match='replica = 1 is not a multiple of the 3 slices, between'):
+    sharding.make_mesh(SimpleNamespace(replica=1, data=-1, fsdp=2, tensor=1), described('v5e:2x2x3'))

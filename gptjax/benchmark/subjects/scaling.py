@@ -20,11 +20,13 @@ from gptjax.benchmark.subjects.train import make_config, random_batch
 from gptjax.command import bars, figures
 from gptjax.command import run as command
 from gptjax.command.flag_types import Listed, integer
+from gptjax.plan import hlo
 from gptjax.storage.files import paths
 
 FLAT = 0.03  # relative change that still counts as none
 NEGLIGIBLE = 1e-3  # share of all exchanged bytes below which a collective is ignored
 SUMS = 'all-reduce', 'reduce-scatter'
+SLICE = 64  # chips of each slice of the family tpu-slices
 CPU_MODEL = dict(n_layer=4, n_head=4, n_embd=128, n_ctx=128, n_vocab=2048, scan=True)
 
 # size: of `benchmark.train`; mesh: function from n devices to the sizes of the mesh axes; state_is_sharded:
@@ -35,6 +37,8 @@ FAMILIES = (
   Family('cpu-fsdp', 'CPU', 'cpu', 4, lambda n: {'data': 1, 'fsdp': n}, True),
   Family('tpu-data', 'TPU v5p', '124M', 8, lambda n: {'data': n}, False),
   Family('tpu-fsdp', 'TPU v5p', '1558M', 4, lambda n: {'data': n // 8, 'fsdp': 8}, False),
+  Family('tpu-slices', 'TPU v5p', '1558M', 4, lambda n: {'replica': n // SLICE, 'data': SLICE // 8,
+                                                         'fsdp': 8}, False),
 )
 NOT_COVERED = """\
 Not included: the network itself (its latency grows with the ring, its bandwidth is shared and differs
@@ -48,6 +52,12 @@ def slice_topology(chips):
   for doubling in range(round(math.log2(chips / 8))):
     sizes[2 - doubling % 3] *= 2
   return 'x'.join(map(str, sizes))
+
+
+def topology_name(family, n):
+  """The topology of a TPU family for n chips."""
+  slices = family.mesh(n).get('replica', 1)
+  return f'v5p:{slice_topology(n // slices)}{f"x{slices}" if slices > 1 else ""}'
 
 
 def weak_scaling_config(family, n):
@@ -67,23 +77,32 @@ def measure_row(family, n):
   Returns:
     {'devices', 'mesh', 'flops', 'state', 'whole': bytes of the state that are replicated, 'peak',
     'compile_seconds', 'arrays': {kind of collective: bytes of its result, or of its input for a scatter},
-    'sent': {kind: bytes over the network, by the ring algorithms}};
+    'sent': {kind: bytes over the network, by the ring algorithms}, 'collectives': {kind: number of runs}};
+    a kind of collective may end in ' between slices';
     on CPU devices 'state' is measured, and 'tokens_per_second' is added, of all devices on the same cores.
   """
   import jax
 
   from gptjax.parallel import sharding
-  from gptjax.plan import hlo, program, topology
+  from gptjax.plan import program, topology
   config = weak_scaling_config(family, n)
-  devices = jax.devices()[:n] if family.platform == 'CPU' else topology.describe(f'v5p:{slice_topology(n)}')
+  devices = jax.devices()[:n] if family.platform == 'CPU' else topology.describe(
+    topology_name(family, n))
   mesh = sharding.make_mesh(config.mesh, devices)
   compiled, cost = program.compile_and_cost(config, mesh)
   measured = run_steps(config, mesh, compiled) if family.platform == 'CPU' else {}
   return {'devices': n, 'mesh': dict(mesh.shape), 'flops': cost.flops, 'state': cost.params + cost.optimizer,
-          'whole': cost.replicated, 'peak': cost.peak, 'arrays': hlo.bytes_by_kind(cost.collectives,
-                                                                                   hlo.full_bytes),
-          'sent': hlo.bytes_by_kind(cost.collectives, hlo.sent_bytes), 'compile_seconds': cost.seconds,
+          'whole': cost.replicated, 'peak': cost.peak, 'arrays': by_kind(cost.collectives, hlo.full_bytes),
+          'sent': by_kind(cost.collectives, hlo.sent_bytes),
+          'collectives': by_kind(cost.collectives, lambda collective: collective.runs),
+          'compile_seconds': cost.seconds,
           **measured}
+
+
+def by_kind(collectives, amount):
+  """{kind: sum of an amount}; what hosts send between slices is a kind of its own."""
+  return hlo.bytes_by_kind([one._replace(kind=f'{one.kind} between slices') if one.between_slices else one
+                            for one in collectives], amount)
 
 
 def run_steps(config, mesh, compiled, steps=3):
@@ -123,6 +142,7 @@ def relative_changes(rows, family):
   reduced_bytes = lambda row: sum(row['arrays'].get(kind, 0) for kind in SUMS)
   series[f'arrays of {" and ".join(SUMS)}'] = [reduced_bytes(row) for row in comparable]
   share_of = lambda kind, row: row['arrays'].get(kind, 0) / max(sum(row['arrays'].values()), 1)
+  series['collectives per step'] = [sum(row['collectives'].values()) for row in comparable]
   series |= {f'arrays of {kind}': [row['arrays'].get(kind, 0) for row in comparable] for kind in kinds
              if any(share_of(kind, row) > NEGLIGIBLE for row in comparable)}
   return {name: max(values) / min(values) - 1 if min(values, default=0) else math.inf
@@ -142,10 +162,11 @@ def format_table(rows, family):
   config = weak_scaling_config(family, first['devices'])
   yield (f'{family.name}: {config.model.n_layer} layers x {config.model.n_embd}, {family.batch} sequences of '
          f'{config.data.seq_len:,} tokens per device, on {family.platform}; per device and step:')
-  heads = ['devices', 'mesh', 'GFLOP', 'state MiB', 'peak MiB', *(f'{kind} MiB (sent)' for kind in kinds),
-           *(['tokens/s'] if 'tokens_per_second' in first else [])]
+  heads = ['devices', 'mesh', 'GFLOP', 'state MiB', 'peak MiB', 'collectives',
+           *(f'{kind} MiB (sent)' for kind in kinds), *(['tokens/s'] if 'tokens_per_second' in first else [])]
   lines = [[str(row['devices']), ' '.join(f'{axis} {size}' for axis, size in row['mesh'].items() if size > 1),
             f'{row["flops"] / 1e9:,.1f}', mib(row['state']), mib(row['peak']),
+            f'{sum(row["collectives"].values()):,}',
             *(f'{mib(row["arrays"].get(kind, 0))} ({mib(row["sent"].get(kind, 0))})' for kind in kinds),
             *([f'{row["tokens_per_second"]:,.0f}'] if 'tokens_per_second' in row else [])] for row in rows]
   widths = [max(map(len, column)) for column in zip(heads, *lines)]
@@ -175,7 +196,7 @@ def plot(tables, path):
       above.plot(devices, [row[name] / rows[0][name] for row in rows], marker='o', label=name)
     for kind in sorted({kind for row in rows for kind in row['sent']}):
       line, = below.plot(devices, [row['sent'].get(kind, 0) / 2**20 for row in rows], marker='o', label=kind)
-      limit = rows[-1]['arrays'].get(kind, 0) * (2 if kind == 'all-reduce' else 1) / 2**20
+      limit = rows[-1]['arrays'].get(kind, 0) * (2 if kind.startswith('all-reduce') else 1) / 2**20
       below.axhline(limit, color=line.get_color(), linestyle=':', linewidth=1)
     above.set(title=f'{family.platform}, {family.size}: {family.name.partition("-")[2]}', ylim=(0, None))
     below.set(xscale='log', xlabel='devices', ylim=(0, None), xticks=devices, xticklabels=devices)
@@ -199,7 +220,7 @@ def main(argv):
   parser = command.Parser(prog='python -m gptjax.benchmark scaling', description=__doc__,
                           formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--cpu', type=device_counts, default=(1, 2, 4, 8), help="CPU devices; '' for none")
-  parser.add_argument('--tpu', type=device_counts, default=(8, 32, 128, 512, 1024),
+  parser.add_argument('--tpu', type=device_counts, default=(8, 32, 64, 128, 256, 512, 1024),
                       help="TPU chips; '' for none")
   parser.add_argument('--families', default=','.join(family.name for family in FAMILIES),
                       help='families to measure, comma-separated')
@@ -211,11 +232,13 @@ def main(argv):
     parser.error(f'unknown family {", ".join(sorted(unknown))}: use {parser.get_default("families")}')
   if min(args.tpu, default=8) < 8:
     parser.error(f'--tpu={min(args.tpu)}: the smallest slice has 8 chips')
+  counts = {family: [n for n in (args.cpu if family.platform == 'CPU' else args.tpu)
+                     if min(family.mesh(n).values()) > 0]  # several slices need more chips than one has
+            for family in FAMILIES if family.name in names}
   import jax
   jax.config.update('jax_platforms', 'cpu')
   jax.config.update('jax_num_cpu_devices', max(args.cpu, default=1))
-  return measure({family: args.cpu if family.platform == 'CPU' else args.tpu for family in FAMILIES
-                  if family.name in names}, args.out)
+  return measure(counts, args.out)
 
 
 def measure(families, out):
