@@ -67,7 +67,7 @@ def _benchmarks(name, one):
   usage = f'usage: gptjax {name} SUBJECT [--FLAG=VALUE ...]'
   found = [Command(name, one.module, purpose, usage, [], one.example)]
   for subject in benchmark.SUBJECTS:
-    folder = one.module if subject in benchmark.NOT_SUBJECTS else f'{one.module}.subjects'
+    folder = one.module if subject in benchmark.ELSEWHERE else f'{one.module}.subjects'
     parser = _parser_of(importlib.import_module(f'{folder}.{subject}'))
     found.append(_command(f'{name} {subject}', f'{one.module} {subject}', _purpose(parser), parser))
   return found

@@ -13,9 +13,10 @@ from gptjax.errors import InputError
 from gptjax.parallel import jax_settings
 from gptjax.text import words
 
-NOT_SUBJECTS = ('gpu', 'table')  # `gpu` runs other sub-commands, `table` shows their results
-SUBJECTS = ('train', 'finetune', 'data', 'generate', 'evaluate', 'core', 'overlap', 'scaling', 'recipes',
-            'start', 'gpu', 'attention', 'check', 'variants', 'profile', 'clean', 'near_duplicates', 'table')
+ELSEWHERE = ('gpu', 'hosts', 'table')  # which run other sub-commands, need no device, show results
+SUBJECTS = ('train', 'finetune', 'data', 'generate', 'evaluate', 'core', 'overlap', 'scaling', 'hosts',
+            'recipes', 'start', 'gpu', 'attention', 'check', 'variants', 'profile', 'clean',
+            'near_duplicates', 'table')
 PURPOSE = 'Measures speed, memory and accuracy on this machine, mostly beside PyTorch or another reference.'
 EXAMPLE = 'python -m gptjax.benchmark train --contenders=gptjax --turns=3'
 
@@ -32,7 +33,7 @@ def help_text():
 
 def summary(subject):
   """Return what a subject measures: the first sentence of its module, which is not imported."""
-  folder = '' if subject in NOT_SUBJECTS else 'subjects/'
+  folder = '' if subject in ELSEWHERE else 'subjects/'
   first = docstring(f'benchmark/{folder}{subject}.py').partition('\n\n')[0]
   return ' '.join(first.split()).partition(': python -m')[0]
 
@@ -53,7 +54,7 @@ def main(argv):
                      + (f'did you mean {near}?' if near else f'use one of {", ".join(SUBJECTS)}'))
   if not early.HELP & set(flags):  # JAX takes a second to import
     jax_settings.use_jax()
-  folder = 'gptjax.benchmark' if subject in NOT_SUBJECTS else 'gptjax.benchmark.subjects'
+  folder = 'gptjax.benchmark' if subject in ELSEWHERE else 'gptjax.benchmark.subjects'
   module = importlib.import_module(f'{folder}.{subject}')
   shutdown.unwind_on_signal('terminating all processes that it started')
   return module.main(flags)

@@ -46,10 +46,23 @@ class Decision:
       self.lock.acquire()
       self.begun += 1
       client().key_value_set(f'{self._folder()}{process_index()}', str(self.calls))
-    if self.begun > self.agreed and not control.absent_processes(self._folder(), 0):
-      self.last = 1 + max(int(calls) for _, calls in client().key_value_dir_get(self._folder()))
-      self.agreed = self.begun
+    if self.begun > self.agreed and (last := self._last()):
+      self.last, self.agreed = int(last), self.begun
       self.lock.release()
+
+  def _last(self):
+    """The call that the processes have agreed on, as text; None: some have not published their number.
+
+    Process 0 reads all numbers and publishes the call.
+    """
+    key = f'gptjax/{self.name}-last/{self.begun}'
+    if process_index() > 0:
+      return control.wait_for_key(key, control.POLL)
+    if control.absent_processes(self._folder(), 0):
+      return None
+    last = 1 + max(int(calls) for _, calls in client().key_value_dir_get(self._folder()))
+    client().key_value_set(key, str(last))
+    return str(last)
 
   def _folder(self):
     """The folder of the store with the number of calls in each process."""

@@ -28,7 +28,9 @@ from gptjax.text.printable import printable
 ROLL_CALL_LIMIT = 3     # seconds within which a healthy process answers
 POLL = 0.5              # seconds between two reads of the messages
 
-MESSAGES, PRESENT, ACKNOWLEDGED = (f'gptjax/{name}/' for name in ('messages', 'present', 'acknowledged'))
+# Folders of the store.
+MESSAGES, PRESENT, ACKNOWLEDGED, ROLLS = (f'gptjax/{name}/' for name in (
+  'messages', 'present', 'acknowledged', 'rolls'))  # the last: results of shared roll calls
 
 hosts = []              # host name of each process; empty: this is the only process
 lost = set()            # indices of the processes that did not answer a roll call
@@ -76,16 +78,74 @@ def absent_processes(folder, limit, expected=None):
     pause = min(1.5 * pause, 0.25)  # short waits end at once, and long ones send few requests to process 0
 
 
+def collect(folder, text, limit, participants):
+  """Set the key of this process in a folder of the store, and wait for those of the others.
+
+  The first participant reads the folder and publishes what it has; if all read it, the bytes would grow with
+  the square of the number of processes.
+
+  Args:
+    folder: prefix of the keys, used once per run.
+    text: of this process.
+    limit: seconds.
+    participants: indices of the processes that take part, including this one.
+
+  Returns:
+    (indices of the processes that have not set a key within the limit, {index: text}).
+  """
+  me, first, deadline = process_index(), min(participants), time.monotonic() + limit + POLL
+  result = f'gptjax/collected/{folder}'
+  client().key_value_set(f'{folder}{me}', text)
+  if me == first:
+    absent = absent_processes(folder, limit, participants)
+    texts = {key.rpartition('/')[2]: text for key, text in client().key_value_dir_get(folder) if text}
+    client().key_value_set(result, json.dumps([absent, {} if absent else texts]))
+  else:
+    while (found := wait_for_key(result, POLL)) is None:
+      if time.monotonic() > deadline:
+        return absent_processes(folder, 0, participants) or [first], {}
+    absent, texts = json.loads(found)
+  return absent, {i: texts.get(str(i), '') for i in participants}
+
+
+def wait_for_key(key, limit):
+  """Return the value of a key of the store as soon as it is set; None if it is not within `limit` seconds.
+
+  A signal is only handled after the limit.
+  """
+  try:
+    return client().blocking_key_value_get(key, max(1, round(1000 * limit)))
+  except jax.errors.JaxRuntimeError as error:
+    if 'DEADLINE' not in str(error):
+      raise
+    return None
+
+
 def roll_call(limit=ROLL_CALL_LIMIT):
-  """Return the indices of processes that do not answer within `limit` seconds; takes up to twice that."""
+  """Return the indices of processes that do not answer within `limit` seconds; takes up to thrice that.
+
+  When one process dies, all others call the roll at the same time: they share one roll call.
+  """
   if not hosts:
     return []
-  number = f'{process_index()}-{next(_roll_calls)}'
-  def call():
+  absent = _run_within(3 * limit, lambda: _share_roll(limit))
+  return [0] if absent is None else absent  # None: process 0, which hosts the store, does not answer
+
+
+def _share_roll(limit):
+  """The result of a roll call: of the one that another process has begun, or of a new one."""
+  number = f'all-{len(client().key_value_dir_get(ROLLS))}'
+  try:
+    client().key_value_set(f'{MESSAGES}roll-{number}', number)
+  except jax.errors.JaxRuntimeError:  # another process has begun it
+    if found := wait_for_key(f'{ROLLS}{number}', limit + POLL):
+      return json.loads(found)
+    number = f'{process_index()}-{next(_roll_calls)}'  # that process may be dead
     client().key_value_set(f'{MESSAGES}roll-{number}', number)
     return absent_processes(f'{PRESENT}{number}/', limit)
-  absent = _run_within(2 * limit, call)
-  return [0] if absent is None else absent  # None: process 0, which hosts the store, does not answer
+  absent = absent_processes(f'{PRESENT}{number}/', limit)
+  client().key_value_set(f'{ROLLS}{number}', json.dumps(absent))
+  return absent
 
 
 def end_all(line, code):

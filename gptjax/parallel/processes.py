@@ -149,13 +149,11 @@ def gather(name, text, limit, participants):
   Raises:
     LostProcess: some processes have not reached it within `limit` seconds; the message lists them.
   """
-  folder = f'gptjax/at/{name}/'
-  client().key_value_set(f'{folder}{process_index()}', text)
-  absent = control.absent_processes(folder, limit, participants)
+  absent, texts = control.collect(f'gptjax/at/{name}/', text, limit, participants)
   if absent:
     raise LostProcess(f'{" and ".join(map(process_name, absent))} did not reach the barrier "{name}" within '
                       f'{limit:.0f} s')
-  return {int(key.rpartition('/')[2]): text for key, text in client().key_value_dir_get(folder)}
+  return texts
 
 
 def compare(facts):
