@@ -21,7 +21,7 @@ from="--config.init_from=$runs/weights"
 tune=("$from" "--config.data.tfds_dir=$data/tfds" --config.finetune.buckets=3 --config.finetune.group_by_length
   --config.model.scan=True --config.train.microbatch_size=8 --config.eval.every_steps=0 --config.checkpoint.every_steps=0
   --config.log.tensorboard=False)
-for task in sst2:3000:2.0 rte:1000:2.0; do
+for task in sst2:3000:1.0 rte:1000:1.0; do
   IFS=: read -r name limit epochs <<< "$task"
   one=(--config=configs/gpt1_finetune.py:"$name" "${tune[@]}" --config.finetune.limit="$limit"
     --config.train.epochs="$epochs")
