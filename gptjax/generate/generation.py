@@ -30,7 +30,7 @@ ON_FULL = ('stop', 'slide')
 
 def sample(source, *, prompt=None, prompt_file=None, num_samples=1, max_tokens=256, temperature=1.0,
            top_k=None, top_p=None, seed=0, stop=None, on_full='stop', batch_size=16, listen=None,
-           special_tokens=()):
+           special_tokens=(), weight_dtype=None):
   """Generate texts that continue prompts.
 
   Args:
@@ -52,6 +52,8 @@ def sample(source, *, prompt=None, prompt_file=None, num_samples=1, max_tokens=2
     listen: function of (index of the text, its next piece, its finish_reason: see `streaming.GeneratedText`),
       called during generation, for every token if there is only one text.
     special_tokens: names of special tokens that a prompt may contain, or ['all']; others are plain text.
+    weight_dtype: 'int8': round matrices to int8 with one scale per output, which is faster for few texts on a
+      CPU and changes the texts. None: the compute dtype of the model.
 
   Returns:
     list of str: the samples of each prompt, without the prompt, the end-of-text token and the stop string.
@@ -61,7 +63,8 @@ def sample(source, *, prompt=None, prompt_file=None, num_samples=1, max_tokens=2
       context, no tokenizer, a model with NaN logits, or an error of `gptjax.load`.
   """
   prompts, stop = [*_as_list(prompt), *map(read_prompt, _as_list(prompt_file))], _as_list(stop)
-  check_options(prompts, num_samples, max_tokens, temperature, top_k, top_p, seed, stop, on_full, batch_size)
+  check_options(prompts, num_samples, max_tokens, temperature, top_k, top_p, seed, stop, on_full, batch_size,
+                weight_dtype)
   sharding.ensure_mesh()
   if isinstance(source, str | Path | Url):
     from gptjax import pretrained
@@ -77,14 +80,14 @@ def sample(source, *, prompt=None, prompt_file=None, num_samples=1, max_tokens=2
   texts = [GeneratedText(tokenizer, ids, number, max_tokens, stop)
           for ids in prompt_ids for number in range(num_samples)]
   # Release the weights as loaded.
-  model, source = kv_cache.prepare_for_decoding(model), None
+  model, source = kv_cache.prepare_for_decoding(model, weight_dtype), None
   require_memory(model, texts, batch_size)
   generate_texts(model, tokenizer, texts, choice, seed, on_full, batch_size, listen)
   return [text.text for text in texts]
 
 
 def check_options(prompts, num_samples, max_tokens, temperature, top_k, top_p, seed, stop, on_full,
-                  batch_size):
+                  batch_size, weight_dtype=None):
   """Raise ValueError for options out of their range."""
   options = {'num_samples': num_samples, 'max_tokens': max_tokens, 'temperature': temperature, 'top_k': top_k,
            'top_p': top_p, 'seed': seed, 'batch_size': batch_size}
@@ -93,6 +96,8 @@ def check_options(prompts, num_samples, max_tokens, temperature, top_k, top_p, s
       DOMAINS[name].require(name, value)
   if on_full not in ON_FULL:
     raise InputError(f'on_full = {on_full!r} is not one of {", ".join(ON_FULL)}')
+  if weight_dtype not in kv_cache.WEIGHT_DTYPES:
+    raise InputError(f'weight_dtype = {weight_dtype!r} is not int8')
   if '' in stop:
     raise InputError('a stop string is empty: remove it')
   if '' in prompts:

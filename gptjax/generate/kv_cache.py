@@ -27,13 +27,14 @@ from flax import nnx
 from gptjax.errors import InputError
 from gptjax.generate.sampling import sample_tokens
 from gptjax.model.attention import attention, cached_attention
-from gptjax.model.compute import in_dtype, multiplied_in, projections, unrolled
+from gptjax.model.compute import in_dtype, in_int8, multiplied_in, projections, unrolled
 from gptjax.model.gpt import GPT, Block
 from gptjax.model.layers import merge_heads
 from gptjax.model.parameters import gathered
 from gptjax.parallel import sharding
 
 MAX_DECODE_TOKENS = 64  # per call of `decode`
+WEIGHT_DTYPES = (None, 'int8')
 
 
 class KVCache(NamedTuple):
@@ -52,25 +53,41 @@ class KVCache(NamedTuple):
   slot: jax.Array
 
 
-def prepare_for_decoding(model):
+def prepare_for_decoding(model, weight_dtype=None):
   """Return a copy of a GPT for decoding: weights are cast and gathered once, layers are unstacked.
 
   The layers are a list, because a slice of stacked weights would be copied for each token. On a single CPU
   device, matrices are transposed to [out, in], which is 10 % faster to read. A prepared model is returned
   unchanged.
+
+  Args:
+    model: a GPT.
+    weight_dtype: 'int8': see `compute.in_int8`; on a CPU, everything else is then float32. None: the model's
+      compute dtype.
+
+  Raises:
+    InputError: the model is an LSTM, or is prepared and has other weights than `weight_dtype`.
   """
   if not isinstance(model, GPT):
     raise InputError('only a Transformer can generate or be scored with a cache, not an LSTM')
   if not isinstance(model.h, Block):
+    if weight_dtype and not hasattr(model, 'scale'):
+      raise InputError(f'weight_dtype = {weight_dtype!r} has no effect on a model that is prepared for '
+                       'decoding: give the model as loaded')
     return model
-  transpose = jax.default_backend() == 'cpu' and jax.sharding.get_abstract_mesh().size == 1
-  return _prepare(model, transpose)
+  int8 = weight_dtype == 'int8'
+  transpose = jax.default_backend() == 'cpu' and jax.sharding.get_abstract_mesh().size == 1 and not int8
+  return _prepare(model, transpose, int8)
 
 
-@functools.partial(jax.jit, static_argnames='transpose')
-def _prepare(model, transpose):
-  cast = multiplied_in if jax.default_backend() == 'cpu' else in_dtype
-  model = jax.tree.map(lambda param: param.replace(gathered(param)), unrolled(cast(model, model.dtype)),
+@functools.partial(jax.jit, static_argnames=('transpose', 'int8'))
+def _prepare(model, transpose, int8=False):
+  on_cpu = jax.default_backend() == 'cpu'
+  if int8:
+    model = in_int8(model, 'float32' if on_cpu else model.dtype)
+  else:
+    model = (multiplied_in if on_cpu else in_dtype)(model, model.dtype)
+  model = jax.tree.map(lambda param: param.replace(gathered(param)), unrolled(model),
                        is_leaf=lambda node: isinstance(node, nnx.Param))
   model.remat = 'none'  # there is no backward pass
   for block in model.h if transpose else ():

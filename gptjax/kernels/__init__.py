@@ -7,5 +7,7 @@
                 materialized.
   fused         Fused attention from libraries: cuDNN on NVIDIA GPUs, splash on TPUs; and the choice of a
                 kernel.
+  int8          Weights as int8 with one float32 scale per output, for inference: w[i, o] is about
+                q[i, o] s[o].
   xla_presets   Named sets of XLA compiler options: `config.xla_preset`.
 """

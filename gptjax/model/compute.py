@@ -8,17 +8,17 @@ The training step applies these in order, and the inverse of `unrolled` to the g
   gathered_once    gathered embedding tables, so that lookup and output matmul share one all-gather
 
 and `sharding.defer_grad_sum`, with which gradients are all-reduced over replicas once per step.
-Decoding has its own: `multiplied_in`, and those of `gptjax.generate.kv_cache`.
+Decoding has its own: `multiplied_in`, `in_int8`, and those of `gptjax.generate.kv_cache`.
 """
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gptjax.kernels import cpu_matmul
+from gptjax.kernels import cpu_matmul, int8
 from gptjax.model.keys import named
 from gptjax.model.layers import Projection
-from gptjax.model.parameters import declaration, gathered
+from gptjax.model.parameters import declaration, declare, gathered
 from gptjax.parallel import sharding
 
 REMAT = ('none', 'dots', 'full')
@@ -55,7 +55,7 @@ def drop_embeddings(weights, config, keys):
 
 
 def in_dtype(model, dtype):
-  """Cast each weight to `dtype`, or to float32 where its declaration says so.
+  """Cast each weight to `dtype`, or to float32 where its declaration says so; int8 weights stay as they are.
 
   Args:
     model: a module; a dict of arrays has no declarations.
@@ -63,6 +63,8 @@ def in_dtype(model, dtype):
   """
   def cast(param):
     assert isinstance(param, nnx.Variable), f'{type(param).__name__} is not a weight of a module'
+    if param.dtype == jnp.int8:
+      return param
     return param.replace(param[...].astype('float32' if declaration(param).float32 else dtype))
   return jax.tree.map(cast, model, is_leaf=lambda node: isinstance(node, nnx.Variable))
 
@@ -83,9 +85,29 @@ def multiplied_in(model, dtype):
   return model
 
 
+def in_int8(model, dtype):
+  """Round the matrices of blocks and the output matrix to int8 and cast the rest to `dtype`, for inference.
+
+  A tied embedding is rounded once, for the lookup too. The output matrix becomes [d, v], the layout of all
+  other matrices. See `gptjax.kernels.int8`.
+  """
+  model, table = copied(model), model.unembedding
+  for _, projection in projections(model.h):
+    facts = declaration(projection.w)
+    stacked_axes = projection.w.ndim - len(facts.axes)
+    q, scale = int8.rounded(projection.w[...], tuple(stacked_axes + d for d in facts.inputs))
+    projection.w = projection.w.replace(q)
+    projection.scale = declare(scale, axes=projection.output_axes, float32=True)
+  q, scale = int8.rounded(table[...].T, (0,))
+  vocab, embed = declaration(table).axes
+  setattr(model, 'wte' if model.tied else 'lm_head', declare(q, axes=(embed, vocab)))
+  model.scale, model.dtype = declare(scale, axes=(vocab,), float32=True), dtype
+  return in_dtype(model, dtype)
+
+
 def as_multiplied(x, projection):
   """Cast x to the dtype of a Projection's matmul: that of queries, keys, values and their cache."""
-  return x.astype(projection.w.dtype)
+  return x if projection.w.dtype == jnp.int8 else x.astype(projection.w.dtype)
 
 
 def gathered_once(model):

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from gptjax.errors import InputError
+from gptjax.kernels import int8
 from gptjax.model import compute
 from gptjax.model.attention import attention
 from gptjax.model.keys import named
@@ -26,6 +27,7 @@ from gptjax.model.layers import (
   dropout,
   fold_in,
   lookup,
+  lookup_int8,
   recomputed,
   soft_capped,
   split_keys,
@@ -33,7 +35,7 @@ from gptjax.model.layers import (
 from gptjax.model.parameters import embedding, gathered, head_size, inner_width, n_kv_head, weight
 from gptjax.model.rotary import angles, rotated
 from gptjax.parallel import sharding
-from gptjax.parallel.sharding import broadcast
+from gptjax.parallel.sharding import broadcast, merge_axes, split_axis
 
 ACTIVATIONS = {'gelu_new': jax.nn.gelu, 'gelu': functools.partial(jax.nn.gelu, approximate=False),
                'relu': jax.nn.relu, 'relu_squared': lambda x: jnp.square(jax.nn.relu(x)),
@@ -183,8 +185,18 @@ class GPT(nnx.Module):
 
   @property
   def unembedding(self):
-    """The output matrix [v, d], which is the embedding if it is tied, else `lm_head`."""
+    """The output matrix [v, d], which is the embedding if it is tied, else `lm_head`.
+
+    With int8 weights it is [d, v], and `scale` is that of its columns.
+    """
     return self.wte if self.tied else self.lm_head
+
+  def embedded(self, tokens):
+    """Rows of the embedding [b, t, d] for int32[b, t]."""
+    table, axes = gathered(self.wte), ('batch', None)
+    if self.tied and hasattr(self, 'scale'):
+      return lookup_int8(table, gathered(self.scale), tokens, axes, self.dtype)
+    return lookup(table, tokens, axes)
 
   def features(self, tokens, keys=None, positions=None, attends=None, segments=None):
     """Return the features from which the next token is predicted.
@@ -204,7 +216,7 @@ class GPT(nnx.Module):
     if positions is None and t > self.n_ctx:
       raise InputError(f'a sequence of {t} tokens is longer than config.model.n_ctx = {self.n_ctx}')
     keys_embd, keys_h = split_keys(keys, 2)
-    x, rotation = lookup(gathered(self.wte), tokens, ('batch', None)), None
+    x, rotation = self.embedded(tokens), None
     if self.positions == 'rotary':
       rows = jnp.arange(t)[None] if positions is None else positions
       rotation = angles(rows, self.head_size, self.rotary_base)
@@ -236,7 +248,11 @@ class GPT(nnx.Module):
   def logits(self, x):
     """float32[b, t, n_vocab] for features [b, t, d]; entry t predicts token t + 1."""
     table = gathered(self.unembedding)
-    logits = jnp.einsum('btd,vd->btv', x.astype(table.dtype), table, preferred_element_type=jnp.float32)
+    if hasattr(self, 'scale'):
+      spec = sharding.compute_spec('batch', 'vocab')
+      logits = split_axis(int8.matmul(merge_axes(x, 0), table, gathered(self.scale), spec), 0, x.shape[:2])
+    else:
+      logits = jnp.einsum('btd,vd->btv', x.astype(table.dtype), table, preferred_element_type=jnp.float32)
     logits = soft_capped(logits, self.soft_cap)
     # Drop the padding columns. A sharded dimension cannot be sliced, so gather it first.
     return jax.reshard(logits, sharding.compute_spec('batch', None, None))[..., :self.n_vocab]

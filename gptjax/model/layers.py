@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gptjax.kernels import cpu_matmul
+from gptjax.kernels import cpu_matmul, int8
 from gptjax.model.parameters import constant, gathered, weight
 from gptjax.parallel import sharding
 from gptjax.parallel.sharding import broadcast, merge_axes, split_axis
@@ -79,7 +79,8 @@ class Projection(nnx.Module):
     if bias:
       self.b = constant(0, self.output_sizes, self.output_axes, float32=float32)
     self.n = n
-    self.transposed = False  # True: W is stored as a matrix [outputs, inputs], for decoding on CPUs
+    # For decoding, True: W is stored as a matrix [outputs, inputs]. With int8 weights there is a `scale`.
+    self.transposed = False
 
   def __call__(self, x, activation=lambda y: y):
     rows = flatten_inputs(x, self.w.declaration.axes)
@@ -89,7 +90,10 @@ class Projection(nnx.Module):
     """x W + b for rows [n, i]: [n, outputs...] with heads and head size merged."""
     axes = self.output_axes
     spec = sharding.compute_spec('batch', *merged_axes(axes))
-    if self.transposed:
+    if hasattr(self, 'scale'):
+      w, scale = (merge_heads(gathered(param), param.declaration.axes) for param in (self.w, self.scale))
+      y = int8.matmul(rows, w, scale, spec)
+    elif self.transposed:
       y = jnp.einsum('ni,oi->no', rows.astype(self.w.dtype), self.w[...], preferred_element_type=rows.dtype)
       y = jax.lax.reshape(y, (len(rows), *merged_sizes(self.output_sizes, axes)), out_sharding=spec)
     else:
@@ -157,6 +161,13 @@ def lookup(table, ids, axes):
     axes: logical axes of ids, like ('batch', None).
   """
   return table.at[ids].get(out_sharding=sharding.compute_spec(*axes, None))
+
+
+def lookup_int8(table, scale, ids, axes, dtype):
+  """`lookup` without a gradient in the int8 matrix [d, v] with a scale [v]: [..., d] in `dtype`."""
+  rows = table.at[:, ids].get(out_sharding=sharding.compute_spec(None, *axes))
+  scales = scale.at[ids].get(out_sharding=sharding.compute_spec(*axes))
+  return jnp.moveaxis(rows * scales, 0, -1).astype(dtype)
 
 
 def _lookup_fwd(table, ids, axes):

@@ -207,6 +207,7 @@ BAD = [
   (dict(prompt='a', seed=-1), 'seed = -1'), (dict(prompt='a', seed=2**32), 'seed = 4294967296'),
   (dict(prompt='a', stop=['']), 'a stop string is empty'),
   (dict(prompt='a', on_full='roll'), "on_full = 'roll'"),
+  (dict(prompt='a', weight_dtype='int4'), "weight_dtype = 'int4' is not int8"),
   (dict(prompt_file='/nowhere/prompt.txt'), '/nowhere/prompt.txt: No such file')]
 
 

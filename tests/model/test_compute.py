@@ -153,6 +153,7 @@ PURE = {'in_dtype': (lambda model: in_dtype(model, 'bfloat16'), {}),
         'stacked': (lambda model: stacked(unrolled(model)), {}),
         'decode': (lambda model: kv_cache._prepare.__wrapped__(model, True), {}),
         'decode in bfloat16': (lambda model: kv_cache._prepare.__wrapped__(model, True), BFLOAT16),
+        'decode in int8': (lambda model: kv_cache._prepare.__wrapped__(model, False, True), {}),
         'adapted': (lambda model: add_lora(model.h, jax.random.key(0), 2, 2), {})}
 
 

@@ -26,6 +26,7 @@ from gptjax.storage.files import paths
 SIZES = {'124M': 'gpt2_small', '355M': 'gpt2_medium', '774M': 'gpt2_large', '1558M': 'gpt2_xl'}
 TINY, TINY_MODEL = 'tiny', dict(n_layer=2, n_head=2, n_embd=32, n_ctx=1024, n_vocab=96)
 TRANSFORMERS = 'transformers'
+INT8 = f'{OURS}-int8'  # with int8 weights
 PROMPT, NEW, LONG = 16, 64, 512  # tokens: of a prompt, generated after it, of the prompt for prefill alone
 ONE, EIGHT, READ = 'batch 1', 'batch 8', f'prefill {LONG}'
 BATCH = {ONE: 1, EIGHT: 8}
@@ -48,7 +49,7 @@ def prompts(config, batch, length):
   return np.random.default_rng(0).integers(0, config.model.n_vocab, (batch, length), dtype=np.int32)
 
 
-def gptjax_tasks(config):
+def gptjax_tasks(config, weight_dtype=None):
   """({task: function that runs it}, facts)."""
   import jax
 
@@ -57,7 +58,8 @@ def gptjax_tasks(config):
   from gptjax.model.gpt import GPT
   from gptjax.parallel import sharding
   sharding.ensure_mesh()
-  model = kv_cache.prepare_for_decoding(jax.jit(functools.partial(GPT, config=config))(jax.random.key(0)))
+  model = jax.jit(functools.partial(GPT, config=config))(jax.random.key(0))
+  model = kv_cache.prepare_for_decoding(model, weight_dtype)
   greedy = SamplingOptions(None, None, None, model.n_vocab)
 
   def generate(batch):
@@ -111,7 +113,9 @@ def worker(contender, config):
   """Answer each list of tasks with {task: seconds}, or with the limits."""
   if contender in limits.WORKERS:
     return limits.serve_worker(contender, {READ: limits.forward_matmuls(config, 1, LONG, 1)})
-  tasks, facts = {OURS: gptjax_tasks, TRANSFORMERS: transformers_tasks}[contender](config)
+  make_tasks = {OURS: gptjax_tasks, INT8: functools.partial(gptjax_tasks, weight_dtype='int8'),
+                TRANSFORMERS: transformers_tasks}
+  tasks, facts = make_tasks[contender](config)
 
   def answer(names):
     seconds = {}
@@ -172,20 +176,22 @@ def main(argv):
   parser = run.Parser(prog='python -m gptjax.benchmark generate', description=__doc__)
   parser.add_argument('--size', choices=(TINY, *SIZES), default='124M')
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
-  parser.add_argument('--contenders', default=f'{OURS},{TRANSFORMERS}')
+  parser.add_argument('--contenders', default=f'{OURS},{TRANSFORMERS}',
+                      help=f'{OURS}, then any of {TRANSFORMERS} and {INT8} (int8 weights), by commas')
   parser.add_argument('--turns', type=integer(1, 1000), default=5)
   parser.add_argument('--limit_s', type=real(0, 1e6, open_left=True), default=1e6,
                       help='time limit in seconds; contenders that are not ready in time are skipped')
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   journal.add_flag(parser)
   limits.add_flag(parser)
-  parser.add_argument('--worker', choices=(OURS, TRANSFORMERS, *limits.WORKERS), help=argparse.SUPPRESS)
+  parser.add_argument('--worker', choices=(OURS, INT8, TRANSFORMERS, *limits.WORKERS), help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
   if args.worker:
     return worker(args.worker, make_config(args.size, args.dtype))
   contenders = args.contenders.split(',')
-  if contenders not in ([OURS], [OURS, TRANSFORMERS]):
-    parser.error(f'--contenders takes {OURS} or {OURS},{TRANSFORMERS}')
+  others = contenders[1:]
+  if contenders[0] != OURS or sorted(others) not in ([], [INT8], [TRANSFORMERS], [INT8, TRANSFORMERS]):
+    parser.error(f'--contenders takes {OURS}, then {TRANSFORMERS}, {INT8} or both')
   return measure(args, contenders)
 
 

@@ -44,6 +44,8 @@ def parser():
       help='a special token that a prompt may contain, or all; repeatable; default: none')
   add('--on_full', help='when the context is full: stop, or slide: continue from its last half '
       f'({DEFAULTS["on_full"]})')
+  add('--weight_dtype', help='int8: round matrices to int8, faster for few texts on a CPU; default: the '
+      'compute dtype of the model')
   add('--compilation_cache', type=paths.flag,
       help="private folder that caches compiled programs between calls; '': no cache")
   return flags
