@@ -19,17 +19,17 @@ from="--config.init_from=$runs/weights"
 
 # Three widths, compiled as a scan over the layers: a compilation takes as long as a hundred steps.
 tune=("$from" "--config.data.tfds_dir=$data/tfds" --config.finetune.buckets=3 --config.finetune.group_by_length
-  --config.model.scan=True --config.train.microbatch_size=8 --config.eval.every_steps=0 --config.checkpoint.every_steps=0
+  --config.model.scan=True --config.model.dropout=0 --config.optimizer.warmup_fraction=0.1 --config.eval.every_steps=0 --config.checkpoint.every_steps=0
   --config.log.tensorboard=False)
-for task in sst2:3000:1.0 rte:1000:1.0; do
+for task in sst2:3000:1.0 rte:600:1.0; do
   IFS=: read -r name limit epochs <<< "$task"
   one=(--config=configs/gpt1_finetune.py:"$name" "${tune[@]}" --config.finetune.limit="$limit"
     --config.train.epochs="$epochs")
-  "${main[@]}" --workdir="$runs/$name-full" "${one[@]}"
+  "${main[@]}" --workdir="$runs/$name-full" "${one[@]}" --config.optimizer.learning_rate=1e-4
   "${main[@]}" --workdir="$runs/$name-last" "${one[@]}" --config.finetune.train=last \
-    --config.finetune.last_layers=6 --config.optimizer.learning_rate=2e-4
+    --config.finetune.last_layers=6 --config.optimizer.learning_rate=3e-4
   "${main[@]}" --workdir="$runs/$name-lora" "${one[@]}" --config.finetune.train=lora \
-    --config.optimizer.learning_rate=5e-4
+    --config.optimizer.learning_rate=1e-3
 done
 
 "${main[@]}" --config=configs/quickstart.py --workdir="$runs/continued" "$from" --config.optimizer.name=adamw \

@@ -41,6 +41,7 @@ def open_pretrained(config):
   for name, value in fields.items():
     if name not in (*NOT_WEIGHTS_FIELDS, 'dropout'):  # the run chooses its own dropout
       config.model[name] = value
+  layout.report_dropout(source, config.model.dropout)
   tokenizer = source.tokenizer or _configured_tokenizer(config)
   if tokenizer.n_vocab > config.model.n_vocab:
     raise InputError(f'the tokenizer {tokenizer.name} has {tokenizer.n_vocab} entries, but the model of '

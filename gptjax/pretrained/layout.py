@@ -22,6 +22,7 @@ from gptjax.errors import InputError
 from gptjax.model.lstm import language_model
 from gptjax.model.parameters import declarations
 from gptjax.parallel import sharding
+from gptjax.storage.files.records import log
 
 ALIGNMENT = 64  # bytes: on CPUs, JAX uses NumPy arrays at such addresses without a copy
 
@@ -75,6 +76,20 @@ class WeightSource(NamedTuple):
   fields: dict
   tokenizer: Any
   read: Callable
+
+
+def report_dropout(source, rate):
+  """Print a line if a Llama or a Qwen3, which are trained without dropout, is to be trained with it.
+
+  A few of their activations are thousands of times as large as the others, and attention relies on them.
+
+  Args:
+    source: WeightSource.
+    rate: `config.model.dropout` of the run.
+  """
+  if rate and source.fields.get('positions') == 'rotary' and not source.fields.get('dropout'):
+    log(f'{source.folder} was trained without dropout, and may not learn with config.model.dropout = '
+        f'{rate:g}: --config.model.dropout=0')
 
 
 def config_from_fields(fields):

@@ -62,6 +62,7 @@ def open_initial_weights(config, workdir, overrides=()):
                      f'{", ".join(conflicts)}: remove these flags, the weights determine the fields')
   if changes and jax.process_index() == 0:
     print(f'from the weights of {source.folder}: {", ".join(changes)}', file=sys.stderr)
+  layout.report_dropout(source, config.model.dropout)
   return source
 
 

@@ -119,6 +119,14 @@ def test_texts_are_scored_after_the_first_token_of_the_tokenizer(folder):
   assert after.start == len(tokenizer('the river').input_ids)
 
 
+@pytest.mark.parametrize('rate, says', [
+  (0.1, 'config.model.dropout = 0.1: --config.model.dropout=0\n'), (0.0, '')])
+def test_dropout_that_the_weights_have_not_seen_is_reported(folder, rate, says, capsys):
+  source = gptjax.pretrained.open_source(folder)
+  gptjax.pretrained.layout.report_dropout(source, rate)
+  assert capsys.readouterr().err.endswith(says) and source.fields['dropout'] == 0
+
+
 def test_it_is_fine_tuned_on_labelled_texts(tmp_path):
   folder = made('llama', tmp_path / 'model')
   for name in ('train', 'dev', 'test'):
