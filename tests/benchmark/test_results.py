@@ -25,7 +25,8 @@ def test_stored_results_record_their_origin(path):
   found = json.loads(path.read_text())
   assert found.keys() == {'benchmark', 'machine', 'rows', 'gates', 'details'}
   assert {'date', 'command', 'commit', 'code', 'device', 'flags', 'versions'} <= found['machine'].keys()
-  assert found['machine']['code'] and found['machine']['command'].startswith('python -m gptjax.benchmark')
+  assert found['machine']['code']
+  assert found['machine']['command'].startswith(('python -m gptjax.benchmark ', 'python -m gptjax benchmark '))
   for row in found['rows']:
     assert row['least'] <= row['median'] <= row['most'] and row['turns'] >= 1
 
