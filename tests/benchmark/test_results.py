@@ -26,7 +26,8 @@ def test_stored_results_record_their_origin(path):
   assert found.keys() == {'benchmark', 'machine', 'rows', 'gates', 'details'}
   assert {'date', 'command', 'commit', 'code', 'device', 'flags', 'versions'} <= found['machine'].keys()
   assert found['machine']['code']
-  assert found['machine']['command'].startswith(('python -m gptjax.benchmark ', 'python -m gptjax benchmark '))
+  commands = 'python -m gptjax.benchmark ', 'python -m gptjax benchmark '
+  assert found['machine']['command'].startswith(commands)
   for row in found['rows']:
     assert row['least'] <= row['median'] <= row['most'] and row['turns'] >= 1
 
