@@ -19,7 +19,8 @@ from gptjax.storage.files import hub_names, paths
 OTHER_TEXT = {
   '--source', '--exclude', '--tokenizer', '--clean', '--clean_without', '--on_error', '--document_separator',
   '--special_tokens', '--split', '--kind', '--prompt', '--stop', '--on_full', '--weight_dtype', '--text',
-  '--train', '--test', '--own', '--examples', '--filter', '--config', '--topology', '--coordinator', '--workdir', 'files',
+  '--train', '--test', '--own', '--examples', '--filter', '--config', '--topology', '--coordinator',
+  '--workdir', 'files',
   'source', '--validation', '--name', '--size', '--urls', '--before', '--begin_of_text', '--samples'}
 TAKE_BUCKETS = {('prepare', '--out'), ('prepare', '--blocked_domains'), ('prepare', '--wikipedia_titles'),
                 ('prepare', '--tfds_dir'), ('inspect', 'corpus'), ('inspect', '--png'),
