@@ -112,12 +112,9 @@ def on_process_0(work, limit=0):
     text = json.dumps(work())
     client().key_value_set(key, text)
     return json.loads(text)
-  try:
-    return json.loads(client().blocking_key_value_get(key, round(1000 * limit)))
-  except jax.errors.JaxRuntimeError as error:
-    if 'DEADLINE' not in str(error):
-      raise
-    raise LostProcess(f'{process_name(0)} did not reach the same point within {limit:.0f} s') from None
+  if (text := control.wait_for_key(key, limit)) is None:
+    raise LostProcess(f'{process_name(0)} did not reach the same point within {limit:.0f} s')
+  return json.loads(text)
 
 
 def barrier(name, limit=None):

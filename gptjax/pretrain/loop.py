@@ -29,7 +29,7 @@ from gptjax.report.telemetry import Stopwatch, Telemetry
 from gptjax.report.tensorboard import Profile
 from gptjax.storage import orbax_io, ownership, rewind_log
 from gptjax.storage.checkpoint import Checkpoints, restore
-from gptjax.storage.files import access, paths
+from gptjax.storage.files import paths
 from gptjax.storage.retention import in_period, rules_of
 from gptjax.train.step import first_state, graph, init_state, train_step
 
@@ -99,13 +99,10 @@ def run_owned(config, workdir, mesh, source, overrides=()):
   first_corpus = mixture.train[0]  # all corpora share one tokenizer
   tokenizer = paths.location(first_corpus.folder) / 'tokenizer'
   run_weights.check_tokenizer(config, source, first_corpus.tokenizer)
-  known = access.is_file(paths.location(workdir) / 'config.json')
-  if known:  # a field that differs is named before what differs in the export
-    initialize_workdir(config, workdir, mixture, source, tokenizer)
+  # First: a field that differs is named before what differs in the export.
+  initialize_workdir(config, workdir, mixture, source, tokenizer)
   with jax.set_mesh(mesh):
     export = run_weights.make_exporter(config, workdir, source, tokenizer)
-  if not known:
-    initialize_workdir(config, workdir, mixture, source, tokenizer)
   with (jax.set_mesh(mesh), processes.stop_signals() as stop,
         contextlib.closing(Watchdog(config.watchdog)) as watchdog):
     run = Run(config, paths.location(workdir), mesh, graph(config), mixture, n_steps(config, mixture), stop,

@@ -79,15 +79,17 @@ class WeightSource(NamedTuple):
 
 
 def report_dropout(source, rate):
-  """Print a line if a Llama or a Qwen3, which are trained without dropout, is to be trained with it.
+  """Print a line on process 0 if a Llama or Qwen3 that was trained without dropout is to be trained with it.
 
-  A few of their activations are thousands of times as large as the others, and attention relies on them.
+  In SmolLM2 a few activations are thousands of times as large as the others, and attention relies on them.
 
   Args:
     source: WeightSource.
     rate: `config.model.dropout` of the run.
   """
-  if rate and source.fields.get('positions') == 'rotary' and not source.fields.get('dropout'):
+  fields = source.fields
+  without = fields.get('positions') == 'rotary' and not fields.get('dropout')
+  if rate and without and jax.process_index() == 0:
     log(f'{source.folder} was trained without dropout, and may not learn with config.model.dropout = '
         f'{rate:g}: --config.model.dropout=0')
 

@@ -62,9 +62,8 @@ def open_model(path, tokenizer_for):
     raise InputError(f'{path} has version {version} of the format, not 3 (float32) or 5 (bfloat16): write it '
                      'again with the present llm.c')
   fields = read_sizes(path, values, SIZES)
-  check_fields(path, fields, SIZES)
   fields |= RELEASED | {'norm': 'before', 'n_inner': 4 * fields['n_embd'], 'dropout': 0.0}
-  check_fields(path, fields, SIZES)
+  check_fields(path, fields, SIZES | {'n_inner': '4 channels'})
   check_heads(path, fields, SIZES)
   if values['padded_vocab_size'] < fields['n_vocab']:
     raise InputError(f'{path}: padded_vocab_size = {values["padded_vocab_size"]} is less than vocab_size = '

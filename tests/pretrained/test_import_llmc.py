@@ -66,6 +66,7 @@ LENGTH = len(llmc_file(twin('gpt2', **ODD)))
   ({'_2': 0}, 'max_seq_len is 0: it must be a positive integer'),
   ({'_4': -1}, 'num_layers is -1: it must be a positive integer'),
   ({'_4': 2**31 - 1}, 'is damaged or cut short: it has'), ({'_6': 3 * 2**27}, 'is damaged or cut short: it'),
+  ({'_6': 2**31 - 1}, '4 channels = 8589934588 must be a whole number'),
   ({'_5': 5}, 'channels = 36 is not divisible by num_heads = 5'),
   ({'_7': 60}, 'padded_vocab_size = 60 is less than vocab_size = 61'),
   ({'_7': 129}, 'is damaged or cut short'), ({'_6': 39}, 'is damaged or cut short')])

@@ -6,6 +6,7 @@ A layout is a type or a tuple of types; [layout] for a list; {str: layout} for a
 
 import math
 
+from gptjax import domains
 from gptjax.errors import InputError
 from gptjax.storage.files import access, bounded, lfs
 from gptjax.text import text_checks
@@ -98,8 +99,7 @@ def shown(value):
     return f'a {type(value).__name__} of {len(value):,}'
   if isinstance(value, int) and value.bit_length() > 100:
     return 'a number of many digits'
-  text = repr(value)
-  return text if len(text) <= 120 else f'{text[:117]}...'
+  return domains.format_value(value)
 
 
 def _object(pairs):
