@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import types
 
 import numpy as np
 import pytest
@@ -136,8 +135,7 @@ def test_all_barriers_wait_as_long_as_a_compilation_may_take(monkeypatch, limit,
   monkeypatch.setattr(processes, 'is_multiprocess', lambda: True)
   monkeypatch.setattr(processes, 'process_index', lambda: 1)
   monkeypatch.setattr(processes, 'gather', lambda name, text, limit, participants: limits.append(limit))
-  monkeypatch.setattr(processes, 'client', lambda: types.SimpleNamespace(
-    blocking_key_value_get=lambda key, ms: limits.append(ms / 1000) or '{}'))
+  monkeypatch.setattr(processes.control, 'wait_for_key', lambda key, limit: limits.append(limit) or '{}')
   compiling.synchronize(limit)
   processes.on_process_0(None)
   processes.on_process_0(None, 1)
