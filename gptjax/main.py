@@ -95,7 +95,7 @@ def main(argv):
                        f': for one size use --config={path.partition(":")[0]}:{FLAGS.size[0]}')
     FLAGS.workdir = FLAGS.workdir or default_workdir(path)
     workdir = paths.anywhere(FLAGS.workdir, '--workdir')
-    cpu.enlarge_thread_pool()
+    cpu.configure_devices()
     processes.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id, workdir,
                     max(FLAGS.config.watchdog.connect_timeout, 1))
     if processes.is_multiprocess():

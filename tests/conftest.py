@@ -38,7 +38,7 @@ jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 GENERATOR = ['--xla_cpu_use_fusion_emitters=false'] if jax.__version_info__ < (0, 11) else []
 os.environ['XLA_FLAGS'] = ' '.join([os.environ.get('XLA_FLAGS', ''), *GENERATOR,
                                     '--xla_cpu_parallel_codegen_split_count=1']).strip()
-cpu.enlarge_thread_pool()
+cpu.configure_devices()
 
 
 LONGEST = ('test_resume', 'test_processes', 'test_prepare_stopped', 'test_prepare_memory', 'test_weights',

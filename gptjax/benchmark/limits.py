@@ -182,6 +182,8 @@ def serve_worker(name, tasks):
     tasks: {task: [Matmul]}.
   """
   cpu.retain_freed_memory()
+  if name == XLA:
+    cpu.configure_devices()
   if name == MEMORY:
     kernels = bandwidth_kernels(ARRAY)
     return serve({'bytes': ARRAY}, lambda _: {kernel: bandwidth(*kernels[kernel]) for kernel in kernels})

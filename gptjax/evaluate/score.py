@@ -204,7 +204,7 @@ def main(arguments):
            *read_texts(files, flags.lines)]
   if not texts:
     raise InputError('there is no text to score: give a FILE, or --text=TEXT')
-  cpu.enlarge_thread_pool()
+  cpu.configure_devices()
   jax_settings.check_devices()
   jax_settings.use_cache_of_flag(flags.compilation_cache)
   import gptjax

@@ -24,7 +24,7 @@ from gptjax.text.words import plural
 
 def main(arguments):
   flags = vars(generate.parser().parse_args(arguments))
-  cpu.enlarge_thread_pool()
+  cpu.configure_devices()
   jax_settings.check_devices()
   jax_settings.use_cache_of_flag(flags.pop('compilation_cache', None))
   prompts = flags['prompt'] = [*flags['prompt'], *map(read_prompt, flags.pop('prompt_file'))]

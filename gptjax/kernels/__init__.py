@@ -1,6 +1,6 @@
 """One file for each backend: fused attention, matmuls, compiler options.
 
-  cpu           malloc and thread settings for runs on CPU devices.
+  cpu           malloc, dispatch and thread settings for runs on CPU devices.
   cpu_matmul    Matmuls of activations with weights, and a layout of their gradients that is fast on XLA:CPU.
   dropout_hash  Which attention weights `flash` drops: a hash, so that no mask is stored.
   flash         Fused causal attention with dropout for NVIDIA GPUs, in Pallas: the scores are never

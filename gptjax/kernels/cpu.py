@@ -1,9 +1,14 @@
-"""malloc and thread settings for runs on CPU devices.
+"""malloc, dispatch and thread settings for runs on CPU devices.
 
 XLA allocates the temporaries of a step, hundreds of megabytes, in every step. By default glibc returns such
 blocks to the kernel at once, which zeroes their pages again, 4 kB at a time: a tenth of a training step. In
-one heap of huge pages each page is zeroed once. Fragmentation can make a block take a second or third place
-in it.
+one heap of huge pages each page is zeroed once.
+
+glibc asks itself for 96 bytes more than an aligned block has, gives them back, and a thread keeps them in its
+cache. So the place of a freed block is too small for the same block in the next step: where steps are
+dispatched to other threads, the temporaries took three or four places in turn, 4 GB for a model whose step
+needs 1.9. A single CPU device gains nothing from dispatch ahead of the computation, which takes the same
+cores: without it the block stays in its place, at the same speed.
 
 With several simulated CPU devices each one blocks a thread in a collective, and more than one where
 collectives are independent. XLA has one thread per device: once in some hundred steps all of them wait for a
@@ -54,9 +59,15 @@ def memory():
   return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
 
 
-def enlarge_thread_pool():
-  """Give each simulated CPU device threads to wait in; call it before JAX creates its devices."""
+def configure_devices():
+  """Settings for CPU devices; call it before JAX creates its devices.
+
+  A single one computes in the calling thread, unless JAX_CPU_ENABLE_ASYNC_DISPATCH is set; each of several
+  simulated ones gets threads to wait in.
+  """
   import jax  # after `retain_freed_memory`
   devices = jax.config.jax_num_cpu_devices
   if devices > 1:
     os.environ.setdefault('PJRT_NPROC', str(THREADS * devices))
+  elif 'JAX_CPU_ENABLE_ASYNC_DISPATCH' not in os.environ:
+    jax.config.update('jax_cpu_enable_async_dispatch', False)

@@ -54,6 +54,7 @@ def load_tasks(data_dir, n, labels=()):
 def gptjax_answers(folder, tasks):
   """{label: function that returns the answer to each example}."""
   cpu.retain_freed_memory()
+  cpu.configure_devices()
   import jax
 
   import gptjax

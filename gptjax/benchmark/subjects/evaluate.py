@@ -49,6 +49,7 @@ def load_texts(data_dir, passages, characters):
 def gptjax_tasks(folder, dtype, pairs, text):
   """({task: function that returns the log probability of all texts}, facts)."""
   cpu.retain_freed_memory()
+  cpu.configure_devices()
   import gptjax
   from gptjax.evaluate.scoring.evaluated_model import make_evaluated_model, score_with_journal
   model, tokenizer = gptjax.load(folder)

@@ -21,6 +21,7 @@ from gptjax.benchmark.results import OURS
 from gptjax.command import run
 from gptjax.command.flag_types import integer, real
 from gptjax.config import files
+from gptjax.kernels import cpu
 from gptjax.storage.files import paths
 
 SIZES = {'124M': 'gpt2_small', '355M': 'gpt2_medium', '774M': 'gpt2_large', '1558M': 'gpt2_xl'}
@@ -57,6 +58,7 @@ def gptjax_tasks(config, weight_dtype=None):
   from gptjax.generate.sampling import SamplingOptions, row_keys
   from gptjax.model.gpt import GPT
   from gptjax.parallel import sharding
+  cpu.configure_devices()
   sharding.ensure_mesh()
   model = jax.jit(functools.partial(GPT, config=config))(jax.random.key(0))
   model = kv_cache.prepare_for_decoding(model, weight_dtype)

@@ -161,6 +161,7 @@ def worker(flags):
   if flags.worker == OURS:
     os.environ['XLA_PYTHON_CLIENT_MEM_FRACTION'] = f'{flags.share:.3f}'
     cpu.retain_freed_memory()
+    cpu.configure_devices()
   train, facts = make_trainer(flags.worker, flags.size, flags.batch_size, dict(flags.set), flags.share)
   return serve(facts, train)
 

@@ -95,7 +95,7 @@ def _check_flags(flags):
 
 
 def _use_devices(flags):
-  cpu.enlarge_thread_pool()
+  cpu.configure_devices()
   jax_settings.check_devices()
   jax_settings.use_cache_of_flag(flags.compilation_cache)
 
