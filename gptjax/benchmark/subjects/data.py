@@ -31,6 +31,7 @@ ENCODE, ONE, TWO, READ = 'encode_ordinary', 'prepare-1', 'prepare-2', 'read'
 LABELS = {ENCODE: 'tiktoken.encode_ordinary', ONE: 'prepare, 1 worker', TWO: 'prepare, 2 workers'}
 SEQ_LEN, BATCH, N_BATCHES = 1024, 64, 400  # of the reading benchmark; a window has SEQ_LEN + 1 tokens
 LATE_STEP = 10**9
+HOSTS = 64  # of a large run; each reads BATCH rows
 PACKAGES = ('numpy', 'tiktoken', 'tensorflow')
 
 
@@ -86,9 +87,15 @@ def worker(contender, folder):
 
 
 def read_speeds(corpus, _):
-  """{'pipeline', 'plain': tokens per second; 'first', 'late': seconds of batch 0 and of batch LATE_STEP}."""
-  def make_batch(step):
-    return reader.batch([corpus], [1], 0, step, BATCH, SEQ_LEN, True, shift=True)
+  """Speeds of reading, and the medians of the seconds of single batches.
+
+  Returns:
+    {'pipeline', 'plain': tokens per second; 'first', 'late': seconds of batch 0 and of batch LATE_STEP;
+    'host': seconds of batch 0 of the last of HOSTS hosts}.
+  """
+  def make_batch(step, host=0, hosts=1):
+    return reader.batch([corpus], [1], 0, step, hosts * BATCH, SEQ_LEN, True,
+                        slice(host * BATCH, (host + 1) * BATCH), shift=True)
 
   def speed(batches):
     next(batches)  # loads TensorFlow
@@ -96,16 +103,17 @@ def read_speeds(corpus, _):
     n = sum(batch['targets'].size for batch in batches)
     return n / (time.perf_counter() - start)
 
-  def seconds(step):
+  def seconds(*arguments):
     start = time.perf_counter()
-    make_batch(step)
+    make_batch(*arguments)
     return time.perf_counter() - start
 
-  pairs = [(seconds(0), seconds(LATE_STEP)) for _ in range(100)]
+  singles = [(seconds(0), seconds(LATE_STEP), seconds(0, HOSTS - 1, HOSTS)) for _ in range(100)]
   return {'pipeline': speed(pipeline.batches(make_batch, 0, N_BATCHES + 1, workers=2,
                                              prefetch=defaults.fields()['data']['prefetch'])),
           'plain': speed(pipeline.synchronous_batches(make_batch, 0, N_BATCHES + 1)),
-          **dict(zip(('first', 'late'), map(statistics.median, zip(*pairs, strict=True)), strict=True))}
+          **dict(zip(('first', 'late', 'host'), map(statistics.median, zip(*singles, strict=True)),
+                     strict=True))}
 
 
 def measure(folder, turns):
@@ -119,13 +127,15 @@ def measure(folder, turns):
 
 def make_gates(seconds, read):
   """Gates of the medians, see `results.gate`."""
-  late = statistics.median(b / a for a, b in zip(read['first'], read['late'], strict=True))
+  late, host = (statistics.median(b / a for a, b in zip(read['first'], read[name], strict=True))
+                for name in ('late', 'host'))
   return [results.gate('prepare, 1 worker, against encode_ordinary', '>=', 0.7,
                        speedup(seconds[ONE], seconds[ENCODE])),
           results.gate('prepare, 2 workers against 1', '>=', 1.7, speedup(seconds[TWO], seconds[ONE])),
           results.gate(f'reading windows of {SEQ_LEN + 1:,}, M tokens/s', '>=', 20,
                        statistics.median(read['pipeline']) / 1e6),
-          results.gate('batch 10^9 against batch 0, time', '<=', 1.1, late)]
+          results.gate('batch 10^9 against batch 0, time', '<=', 1.1, late),
+          results.gate(f'rows of one of {HOSTS} hosts against one alone, time', '<=', 1.1, host)]
 
 
 def make_rows(seconds, read, size):

@@ -1,110 +1,199 @@
-"""Fine-tuning speed with bucketed batches and with padding to n_ctx: python -m gptjax.benchmark finetune
+"""Fine-tuning speed compared with transformers' Trainer, interleaved: python -m gptjax.benchmark finetune
 
-The sequence lengths are those of a task (default: SST-2), and the model is a small one of GPT-1's shape. Both
-kinds of batches run interleaved through the same compiled step, in this process.
+The contenders train a model of GPT-1's shape from random weights on the same encoded examples, in float32
+with dropout, without the auxiliary loss, which the Trainer does not have:
+
+  gptjax         batches bucketed by length: config.finetune.group_by_length
+  padded         the same step with batches padded to n_ctx
+  trainer        OpenAIGPTForSequenceClassification, batches grouped by length and padded to their longest
+  trainer-random the same with random batches, the Trainer's default
 """
 
 import argparse
 import functools
-import statistics
+import sys
+import tempfile
 import time
+from importlib.util import find_spec
 
 from gptjax.benchmark import results
+from gptjax.benchmark.interleave import interleaved, serve, speedup
 from gptjax.benchmark.machine import machine_info
-from gptjax.command import bars
-from gptjax.command import run as command
+from gptjax.benchmark.results import OURS
+from gptjax.command import run
 from gptjax.command.flag_types import integer
+from gptjax.errors import InputError
+from gptjax.kernels import cpu
 from gptjax.storage.files import paths
+
+PADDED, TRAINER, RANDOM = 'padded', 'trainer', 'trainer-random'
+CONTENDERS = OURS, PADDED, TRAINER, RANDOM
+TARGETS = {PADDED: 2, TRAINER: 1}  # times as many examples per second
+PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'torch', 'transformers')
+EXAMPLES = 4096  # of the task
+EVERY = 16       # examples of gptjax for one that is padded to n_ctx: a turn takes each about as long
 
 
 def make_parser():
-  parser = command.Parser(prog='python -m gptjax.benchmark finetune', description=__doc__)
-  parser.add_argument('--task', default='sst2', help='of gptjax/finetune/tasks/published.py')
+  parser = run.Parser(prog='python -m gptjax.benchmark finetune', description=__doc__,
+                      formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--task', default='sst2', help='of one sequence per example, see gptjax.finetune.tasks')
   parser.add_argument('--tokenizer', required=True, help='gpt1:DIR, for example')
   parser.add_argument('--tfds_dir', type=paths.flag, default='', help='folder of the data set')
   parser.add_argument('--n_ctx', type=integer(1, 65536), default=512)
-  parser.add_argument('--n_layer', type=integer(1, 1000), default=2)
-  parser.add_argument('--n_embd', type=integer(1, 65536), default=128)
-  parser.add_argument('--batches', type=integer(1, 1_000_000), default=30, help='bucketed batches per turn')
+  parser.add_argument('--n_layer', type=integer(1, 1000), default=12)
+  parser.add_argument('--n_embd', type=integer(1, 65536), default=768)
+  parser.add_argument('--contenders', default=','.join(CONTENDERS), help='of these; default: all')
+  parser.add_argument('--batches', type=integer(1, 1_000_000), default=16, help='of 32 examples, per turn')
   parser.add_argument('--turns', type=integer(1, 1000), default=3)
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
-  parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
+  parser.add_argument('--worker', choices=CONTENDERS, help=argparse.SUPPRESS)
   return parser
 
 
-def make_config(flags, tokenizer):
-  """The resolved config of a small model."""
+def load(flags):
+  """(the config of GPT-1's shape, the encoded task)."""
   from gptjax.config import files
   from gptjax.config import resolve as configs
-  config = files.shipped('gpt1_finetune', flags.task)
+  from gptjax.data.tokenizers import loading
+  from gptjax.finetune import data, weights
+  from gptjax.finetune.tasks import published
+  tokenizer, config = loading.load(flags.tokenizer), files.shipped('gpt1_finetune', flags.task)
   config.model.update(dict(n_layer=flags.n_layer, n_embd=flags.n_embd, n_head=max(flags.n_embd // 64, 1),
                            n_ctx=flags.n_ctx, n_vocab=tokenizer.n_vocab))
-  config.data.tfds_dir, config.finetune.limit = flags.tfds_dir, 4096
+  config.data.tfds_dir, config.finetune.limit, config.finetune.lm_coef = flags.tfds_dir, EXAMPLES, 0.0
   configs.resolve(config, '')
   configs.check(config)
-  return config
+  loaded = data.load(flags.task, published.find(flags.task), tokenizer, config)
+  if loaded.train.starts.shape[1] > 1 or loaded.is_regression:
+    raise InputError(f'--task={flags.task} has more than one sequence per example, or no classes, and the '
+                     'Trainer of the comparison has neither; choose sst2, cola or rte, for example')
+  return weights.with_task_tokens(config), loaded
 
 
-def measure(flags):
-  """Measure both kinds of batches.
-
-  Returns:
-    {'bucketed': [examples per second of each turn], 'padded': the same, 'widths': [...], 'tokens': mean
-    length}.
-  """
+def gptjax_trainer(flags, is_padded):
+  """A function of (turn, number of batches) that trains and returns examples and seconds."""
+  cpu.retain_freed_memory()
+  cpu.configure_devices()
   import jax
 
-  from gptjax.data.tokenizers import loading
-  from gptjax.finetune import batches, data, step, weights
-  from gptjax.finetune.tasks import published
+  from gptjax.finetune import batches, step, weights
   from gptjax.parallel import sharding
-  tokenizer = loading.load(flags.tokenizer)
-  config = make_config(flags, tokenizer)
-  loaded = data.load(flags.task, published.find(flags.task), tokenizer, config)
-  config, size = weights.with_task_tokens(config), config.train.batch_size
-  mesh = sharding.make_mesh(config.mesh)
-  with jax.set_mesh(mesh):
-    kind = loaded.task.kind
-    state = weights.init_state(config, kind, loaded.n_outputs, None, mesh)
-    train_step = jax.jit(functools.partial(
-      step.train_step, config=config, is_regression=loaded.is_regression, steps=1000,
-      graphdef=step.graph(config, kind, loaded.n_outputs)), donate_argnums=0)
-    make_schedule = functools.partial(batches.BatchSchedule, loaded.train.max_lengths)
-    schedules = {'bucketed': (make_schedule(loaded.widths, size, 0, by_length=True), flags.batches),
-                 'padded': (make_schedule([flags.n_ctx], size, 0), 2)}
-    speeds = {name: [] for name in schedules}
-    rows = sharding.local_rows(size, mesh)
-    for name, (schedule, _) in schedules.items():  # compile
-      for width in bars.bar(schedule.widths, desc=f'compiling, {name}', unit='width', leave=False):
-        empty = batches.make_batch(loaded.train, loaded.train.index[:0], width, size, rows)
-        state, _ = train_step(state, sharding.shard_batch(empty, mesh))
-    for turn in bars.bar(range(flags.turns), desc='measuring', unit='turn', leave=False):
-      for name, (schedule, n) in schedules.items():
-        jax.block_until_ready(state)
-        start, n_examples = time.monotonic(), 0
-        for i in range(turn * n, (turn + 1) * n):
-          examples, width = schedule(i)
-          batch = batches.make_batch(loaded.train, examples, width, size, rows)
-          state, _ = train_step(state, sharding.shard_batch(batch, mesh))
-          n_examples += len(examples)
-        jax.block_until_ready(state)
-        speeds[name].append(n_examples / (time.monotonic() - start))
-  return speeds | {'widths': loaded.widths, 'tokens': float(loaded.train.max_lengths.mean())}
+  config, loaded = load(flags)
+  size, mesh, kind = config.train.batch_size, sharding.make_mesh(config.mesh), loaded.task.kind
+  jax.set_mesh(mesh)
+  state_cell = [weights.init_state(config, kind, loaded.n_outputs, None, mesh)]
+  train_step = jax.jit(functools.partial(
+    step.train_step, config=config, is_regression=False, steps=10**6,
+    graphdef=step.graph(config, kind, loaded.n_outputs)), donate_argnums=0)
+  widths = [flags.n_ctx] if is_padded else loaded.widths
+  schedule = batches.BatchSchedule(loaded.train.max_lengths, widths, size, 0, by_length=not is_padded)
+  rows = sharding.local_rows(size, mesh)
+
+  def one_step(examples, width):
+    batch = batches.make_batch(loaded.train, examples, width, size, rows)
+    state_cell[0], metrics = train_step(state_cell[0], sharding.shard_batch(batch, mesh))
+    return metrics
+
+  for width in widths:  # compile
+    one_step(loaded.train.index[:0], width)
+
+  def train(turn, n):
+    n = max(1, n // EVERY) if is_padded else n
+    jax.block_until_ready(state_cell[0])
+    start, n_examples = time.perf_counter(), 0
+    for i in range(turn * n, (turn + 1) * n):
+      examples, width = schedule(i)
+      one_step(examples, width)
+      n_examples += len(examples)
+    jax.block_until_ready(state_cell[0])
+    return n_examples, time.perf_counter() - start
+
+  return train
 
 
-def main(arguments):
-  flags = make_parser().parse_args(arguments)
-  speeds = measure(flags)
-  bucketed, padded = (statistics.median(speeds[name]) for name in ('bucketed', 'padded'))
-  ratio = statistics.median(a / b for a, b in zip(speeds['bucketed'], speeds['padded']))
-  machine = machine_info(('jax', 'flax', 'numpy'))
+def trainer(flags, is_grouped):
+  """The function of `gptjax_trainer` with transformers' Trainer, which makes its batches itself."""
+  import torch
+  import transformers
+  transformers.utils.logging.set_verbosity_error()
+  config, loaded = load(flags)
+  c, size = config.model, config.train.batch_size
+  examples = [{'input_ids': loaded.train.tokens[start:start + length].tolist(), 'labels': int(label)}
+              for start, length, label in zip(loaded.train.starts[:, 0], loaded.train.lengths[:, 0],
+                                              loaded.train.labels)]
+  model = transformers.OpenAIGPTForSequenceClassification(transformers.OpenAIGPTConfig(
+    vocab_size=c.n_vocab, n_positions=c.n_ctx, n_embd=c.n_embd, n_layer=c.n_layer, n_head=c.n_head,
+    num_labels=loaded.n_outputs, pad_token_id=0))
+
+  def collate(batch):
+    width = max(len(example['input_ids']) for example in batch)
+    pad = lambda ids, value: ids + [value] * (width - len(ids))
+    return {'input_ids': torch.tensor([pad(example['input_ids'], 0) for example in batch]),
+            'attention_mask': torch.tensor([pad([1] * len(example['input_ids']), 0) for example in batch]),
+            'labels': torch.tensor([example['labels'] for example in batch])}
+
+  class Clock(transformers.TrainerCallback):
+    """Seconds from the first batch on, without the start of the Trainer."""
+
+    def on_train_begin(self, *arguments, **options):
+      self.start = time.perf_counter()
+
+    def on_step_end(self, *arguments, **options):
+      self.seconds = time.perf_counter() - self.start
+
+  def train(turn, n):
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder:
+      arguments = transformers.TrainingArguments(
+        output_dir=folder, per_device_train_batch_size=size, max_steps=n, use_cpu=True, seed=turn,
+        train_sampling_strategy='group_by_length' if is_grouped else 'random', max_grad_norm=1.0,
+        learning_rate=config.optimizer.learning_rate, weight_decay=0.01, save_strategy='no',
+        logging_strategy='no', report_to=[], disable_tqdm=True)
+      transformers.Trainer(model, arguments, train_dataset=examples, data_collator=collate,
+                           callbacks=[clock]).train()
+    return n * size, clock.seconds
+
+  return train
+
+
+def worker(flags):
+  """Answer each request [turn, number of batches] with [examples, seconds]."""
+  if flags.worker in (OURS, PADDED):
+    train = gptjax_trainer(flags, flags.worker == PADDED)
+  else:
+    train = trainer(flags, flags.worker == TRAINER)
+  turn = iter(range(10**9))
+  return serve({}, lambda n: train(next(turn), n))
+
+
+def main(argv):
+  flags = make_parser().parse_args(argv)
+  if flags.worker:
+    return worker(flags)
+  names = flags.contenders.split(',')
+  if OURS not in names or set(names) - set(CONTENDERS):
+    raise InputError(f'--contenders={flags.contenders} must have {OURS}, and of {", ".join(CONTENDERS)}')
+  if set(names) & {TRAINER, RANDOM} and not (find_spec('transformers') and find_spec('accelerate')):
+    raise InputError('the Trainer needs transformers and accelerate: pip install "gptjax[bench]", or choose '
+                     f'--contenders={OURS},{PADDED}')
+  config, loaded = load(flags)
+  machine = machine_info(PACKAGES)
+  command = [sys.executable, '-m', 'gptjax.benchmark', 'finetune', *argv]
+  answers = interleaved({name: [*command, f'--worker={name}'] for name in names}, flags.batches, flags.turns)
+  seconds = {name: [s / n for n, s in turns] for name, (_, turns) in answers.items()}  # per example
   print(f'{machine["processor"]}, {machine["cores"]} cores, {machine["date"]}; {flags.task}, '
-        f'{speeds["tokens"]:.1f} tokens per example\nbucketed to {", ".join(map(str, speeds["widths"]))}: '
-        f'{bucketed:,.1f} examples/s\n'
-        f'padded to {flags.n_ctx}: {padded:,.1f} examples/s\n{ratio:.1f} times as many (target: at least 2)')
-  what = f'fine-tuning, {flags.task}'
-  rows = [results.row(what, 'gptjax, bucketed', 'examples/s', speeds['bucketed']),
-          results.row(what, f'padded to {flags.n_ctx}', 'examples/s', speeds['padded'], ratio)]
-  gate = results.gate('bucketed, times as many examples as padded', '>=', 2, ratio)
-  results.write(flags.out, 'finetune', machine, rows, [gate], **speeds)
-  return 0 if gate['holds'] else 1
+        f'{loaded.train.max_lengths.mean():.1f} tokens per example, {config.model.n_layer} x '
+        f'{config.model.n_embd}, widths {", ".join(map(str, loaded.widths))}')
+  rows, gates = [], []
+  for name, own in seconds.items():
+    ratio = speedup(seconds[OURS], own) if name != OURS else None
+    rows.append(results.row(f'fine-tuning, {flags.task}', name, 'examples/s', [1 / each for each in own],
+                            ratio))
+    print(f'{name:<16}{rows[-1]["median"]:>10.2f} examples/s' + (f'{ratio:>8.2f} x' if ratio else ''))
+    if name in TARGETS and ratio:
+      gates.append(results.gate(f'times as many examples per second as {name}', '>=', TARGETS[name], ratio))
+  results.print_gates(gates)
+  results.write(flags.out, 'finetune', machine, rows, gates, widths=loaded.widths,
+                tokens=float(loaded.train.max_lengths.mean()))
+  return int(not all(gate['holds'] for gate in gates))

@@ -1,7 +1,8 @@
 """Seconds from the command to its first logged step: python -m gptjax.benchmark start
 
 Starts `python -m gptjax.main` on a config whose corpus already exists, and waits for the first line of
-metrics.jsonl: once without compiled programs, then with the compilation cache of that run.
+metrics.jsonl: once without compiled programs, then with the compilation cache of that run. With --processes=N
+the run has N processes, all on this machine.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 
 from gptjax.benchmark import results
+from gptjax.benchmark.hosts import free_address
 from gptjax.benchmark.machine import machine_info
 from gptjax.command import run, shutdown
 from gptjax.command.flag_types import integer
@@ -24,12 +26,13 @@ TARGET_S = 15   # seconds, with a warm cache
 LIMIT_S = 600   # time limit of one start, in seconds
 
 
-def time_to_first_step(config, folder, name):
+def time_to_first_step(config, folder, name, n_processes=1):
   """Start a run and kill it after its first step.
 
   Args:
     config: path of the config.
     folder: keeps corpus and cache between starts; the run's workdir is `folder/name`.
+    n_processes: processes of the run.
 
   Returns:
     Seconds until the first record.
@@ -38,24 +41,28 @@ def time_to_first_step(config, folder, name):
   command = [sys.executable, '-m', 'gptjax.main', f'--config={config}', f'--workdir={workdir}',
              f'--config.data.corpus={folder}/corpus', f'--config.compilation_cache={folder}/compiled',
              '--config.log.every_steps=1']
+  if n_processes > 1:
+    command += [f'--coordinator={free_address()}', f'--num_processes={n_processes}']
+  processes, metrics = [], workdir / 'metrics.jsonl'
   with open(log, 'w') as stderr:
     start = time.monotonic()
-    process = None
     try:
       with shutdown.block_signals():
-        process = subprocess.Popen(command, stderr=stderr, stdout=subprocess.DEVNULL)
-      metrics = workdir / 'metrics.jsonl'
+        for i in range(n_processes):
+          processes.append(subprocess.Popen(command + [f'--process_id={i}'] * (n_processes > 1),
+                                            stderr=stderr, stdout=subprocess.DEVNULL))
       while not (metrics.exists() and metrics.stat().st_size):
-        if process.poll() is not None or time.monotonic() - start > LIMIT_S:
+        ended = any(process.poll() is not None for process in processes)
+        if ended or time.monotonic() - start > LIMIT_S:
           last = (log.read_text(errors='replace').strip().splitlines() or ['it printed nothing'])[-1]
           raise InputError(f'no step after {time.monotonic() - start:.0f} s: {last}')
         time.sleep(0.01)
-      seconds = time.monotonic() - start
+      return time.monotonic() - start
     finally:
-      if process:
+      for process in processes:
         process.kill()
+      for process in processes:
         process.wait()
-  return seconds
 
 
 def main(argv):
@@ -63,15 +70,17 @@ def main(argv):
                       formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--config', default='configs/quickstart.py', help='config that prepares its own corpus')
   parser.add_argument('--turns', type=integer(1, 1000), default=5)
+  parser.add_argument('--processes', type=integer(1, 1024), default=1, help='of each run')
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   flags = parser.parse_args(argv)
   machine = machine_info(('jax', 'jaxlib', 'flax', 'tensorflow'))
   with tempfile.TemporaryDirectory() as folder:
     time_to_first_step(flags.config, Path(folder), 'corpus-run')  # prepares the corpus
     os.rename(f'{folder}/compiled', f'{folder}/old')
-    cold = time_to_first_step(flags.config, Path(folder), 'cold')
-    seconds = [time_to_first_step(flags.config, Path(folder), f'warm-{turn}') for turn in range(flags.turns)]
-  name = Path(flags.config).stem
+    cold = time_to_first_step(flags.config, Path(folder), 'cold', flags.processes)
+    seconds = [time_to_first_step(flags.config, Path(folder), f'warm-{turn}', flags.processes)
+               for turn in range(flags.turns)]
+  name = Path(flags.config).stem + f', {flags.processes} processes' * (flags.processes > 1)
   print(f'{name}, {machine["cores"]} cores of {machine["processor"]}, {machine["date"]}; from the command to '
         f'the first logged step, seconds:\nnothing compiled  {cold:.1f}\nwarm cache        '
         f'{statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f}, {flags.turns} turns)')

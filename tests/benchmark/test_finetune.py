@@ -1,0 +1,46 @@
+"""The benchmark of fine-tuning: all contenders train on the same examples, and wrong flags are one line."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import ENVIRONMENT, ROOT
+from finetune import published
+
+from gptjax.benchmark.subjects import finetune
+from gptjax.data.tokenizers import byte_bpe
+from gptjax.errors import InputError
+
+
+@pytest.fixture(scope='module')
+def flags(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('sets')
+  byte_bpe.train_bpe(['a "fine" film, the film, no'], 260).save(folder / 'bpe')
+  published.write(folder, 'glue/sst2', 'glue/stsb')
+  return [f'--tokenizer=bpe:{folder / "bpe"}', f'--tfds_dir={folder}', '--n_ctx=32', '--n_layer=1',
+          '--n_embd=64', '--batches=2', '--turns=2']
+
+
+@pytest.mark.timeout(300)
+def test_all_contenders_train_and_are_compared(flags, tmp_path):
+  pytest.importorskip('transformers')
+  pytest.importorskip('accelerate')
+  out = tmp_path / 'finetune.json'
+  done = subprocess.run([sys.executable, '-m', 'gptjax.benchmark', 'finetune', *flags, f'--out={out}'],
+                        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+  assert done.returncode in (0, 1), done.stderr
+  found = json.loads(out.read_text())
+  assert [row['who'] for row in found['rows']] == list(finetune.CONTENDERS)
+  assert all(row['turns'] == 2 and row['least'] > 0 for row in found['rows'])
+  assert [row['ratio'] is None for row in found['rows']] == [True, False, False, False]
+  assert done.returncode == (not all(gate['holds'] for gate in found['gates']))
+  assert len(found['gates']) == len(finetune.TARGETS)
+
+
+@pytest.mark.parametrize('more, words', [
+  (['--contenders=trainer'], 'must have gptjax'), (['--contenders=gptjax,keras'], 'keras'),
+  (['--task=stsb', '--contenders=gptjax'], 'no classes')])
+def test_what_cannot_be_compared_is_refused(flags, more, words):
+  with pytest.raises(InputError, match=words):
+    finetune.main([*flags, *more])
