@@ -13,9 +13,9 @@ from gptjax.errors import InputError
 from gptjax.parallel import jax_settings
 from gptjax.text import words
 
-ELSEWHERE = ('gpu', 'hosts', 'table')  # which run other sub-commands, need no device, show results
-SUBJECTS = ('train', 'finetune', 'data', 'generate', 'evaluate', 'core', 'overlap', 'scaling', 'hosts',
-            'recipes', 'start', 'gpu', 'attention', 'check', 'variants', 'profile', 'clean',
+ELSEWHERE = ('gpu', 'hosts', 'prepare', 'table')  # which run commands, need no device, show results
+SUBJECTS = ('train', 'finetune', 'data', 'prepare', 'generate', 'evaluate', 'core', 'overlap', 'scaling',
+            'hosts', 'recipes', 'start', 'gpu', 'attention', 'check', 'variants', 'profile', 'clean',
             'near_duplicates', 'table')
 PURPOSE = 'Measures speed, memory and accuracy on this machine, mostly beside PyTorch or another reference.'
 EXAMPLE = 'python -m gptjax.benchmark train --contenders=gptjax --turns=3'
