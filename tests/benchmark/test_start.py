@@ -16,12 +16,12 @@ def test_a_failed_start_is_reported(tmp_path):
 @pytest.mark.slow
 def test_a_warm_cache_saves_compiling(tmp_path):
   start.main(['--turns=1', f'--out={tmp_path}/found.json'])
-  cold, warm = json.loads(Path(f'{tmp_path}/found.json').read_text())['rows']
-  assert warm['median'] < cold['median']
+  cold, warm, floor = json.loads(Path(f'{tmp_path}/found.json').read_text())['rows']
+  assert floor['median'] < warm['median'] < cold['median']
 
 
 @pytest.mark.slow
 def test_a_run_of_two_processes_starts(tmp_path):
   start.main(['--turns=1', '--processes=2', f'--out={tmp_path}/found.json'])
   rows = json.loads((tmp_path / 'found.json').read_text())['rows']
-  assert [row['what'] for row in rows] == ['start to first step, quickstart, 2 processes'] * 2
+  assert [row['what'] for row in rows] == ['start to first step, quickstart, 2 processes'] * 3
