@@ -79,10 +79,10 @@ def training_matmuls(config, n_blocks=None):
   c, t, b = config.model, config.data.seq_len, config.train.microbatch_size
   matmul = functools.partial(Matmul, b=1, dtype=c.compute_dtype)
   found = attention_matmuls(c, b, t, backward=True, n_blocks=n_blocks)
-  for layers, i, o in layer_matrices(config):
-    found += [matmul(layers, 'mk,kn', m=b * t, k=i, n=o, result=c.compute_dtype),
-              matmul(layers, 'mk,nk', m=b * t, k=o, n=i, result=c.compute_dtype),
-              matmul(layers, 'km,kn', m=i, k=b * t, n=o, result=c.compute_dtype)]
+  for layers, i, o in layer_matrices(config):  # float32: see `cpu_matmul.result_dtype`
+    found += [matmul(layers, 'mk,kn', m=b * t, k=i, n=o, result='float32'),
+              matmul(layers, 'mk,nk', m=b * t, k=o, n=i, result='float32'),
+              matmul(layers, 'km,kn', m=i, k=b * t, n=o, result='float32')]
   chunk = min(config.loss.chunk or t, t)
   chunks, n, v = -(-t // chunk), b * chunk, padded_vocab(c)
   found += [matmul(chunks, 'mk,nk', m=n, k=c.n_embd, n=v, result='float32'),
