@@ -45,7 +45,7 @@ LOGS = [
 WEIGHTS = ['safetensors>=0.5,<1', 'huggingface_hub>=1,<3']  # fsspec reads hf:// sources with the second
 WANDB = ['wandb>=0.19,<1']
 TORCH = ['torch>=2.6,<2.14']  # before 2.6, weights_only=True could run code: CVE-2025-32434
-BENCH = [*TORCH, 'transformers>=5,<6', 'accelerate>=1,<2']  # its Trainer needs the last
+BENCH = [*TORCH, 'transformers>=5.2,<6', 'accelerate>=1,<2']  # its Trainer needs the last
 EVAL = ['rouge-score>=0.1.2,<0.2', 'sacrebleu>=2.4,<3']
 COMPLETION = ['shtab>=1.7,<2']
 BEAM = ['apache-beam>=2.74,<3']

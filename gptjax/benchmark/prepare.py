@@ -4,7 +4,8 @@ The stages of `gptjax prepare --clean=webtext` run as tasks, each a process of i
 sizes. The processor time of a stage is a start and a time per byte, fitted to the three by least squares; the
 latter is extrapolated to 1 TB. That holds because no stage reads what grows faster than the text: `judge` and
 `encode` read each document once, `mark` sorts keys of documents, which are divided into ranges, and `join`
-copies tokens.
+copies tokens. Memory is not extrapolated: parts have at least 8 MiB of text here, and up to 1 GiB in a corpus
+of 4 TiB, but what a task holds of a part is bounded (`judge` a segment of keys, `mark` a range).
 
 Then the largest text is prepared by one and by several tasks at the same time, and with as many --workers. A
 text that is larger than its source has copies with other words of the same lengths, so that none is a
@@ -28,7 +29,7 @@ import numpy as np
 from gptjax.benchmark import results
 from gptjax.benchmark.machine import machine_info
 from gptjax.command import bars, run, shutdown
-from gptjax.command.flag_types import Listed, integer, real
+from gptjax.command.flag_types import WORKERS, Listed, integer, real
 from gptjax.data.corpus import corpus_manifest
 from gptjax.data.sources import documents
 from gptjax.errors import InputError
@@ -69,6 +70,8 @@ def write_text(source, tfds_dir, megabytes, path):
   """
   texts = [text for unit in documents.units([source], tfds_dir)
            for piece in documents.usable_pieces(unit, '', tfds_dir) for text in pages(piece.text)]
+  if not texts:
+    raise InputError(f'--source={source} has no text')
   counts = collections.Counter(word for text in texts for word in text.split(' '))
   common = {word for word, _ in counts.most_common(FREQUENT)}
   by_length = collections.defaultdict(list)
@@ -90,12 +93,13 @@ def write_text(source, tfds_dir, megabytes, path):
 
 def run_together(commands):
   """Run commands at the same time; returns (seconds, processor seconds, bytes of the largest process)."""
-  children, cpu, memory = [], 0.0, 0
+  children, messages, cpu, memory = [], [], 0.0, 0
   start = time.perf_counter()
   try:
     with shutdown.block_signals():
-      children += [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-                   for command in commands]
+      for command in commands:
+        messages.append(tempfile.TemporaryFile())
+        children.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=messages[-1]))
     while running := [child for child in children if child.returncode is None]:
       for child in running:
         memory = max(memory, peak_memory(child.pid))  # `ru_maxrss` begins with the memory of this process
@@ -104,8 +108,10 @@ def run_together(commands):
           child.returncode = os.waitstatus_to_exitcode(status)
           cpu += usage.ru_utime + usage.ru_stime
           if child.returncode:
-            message = child.stderr.read().decode(errors='replace').strip().splitlines()
-            raise InputError(f'{" ".join(child.args[2:])} failed: {(message or ["no message"])[-1]}')
+            file = messages[children.index(child)]
+            file.seek(0)
+            lines = file.read().decode(errors='replace').strip().splitlines() or ['no message']
+            raise InputError(f'{" ".join(child.args[2:])} failed: {lines[-1]}')
       time.sleep(POLL)
     return time.perf_counter() - start, cpu, memory
   finally:
@@ -113,7 +119,8 @@ def run_together(commands):
       if child.returncode is None:
         child.kill()
         child.wait()
-      child.stderr.close()
+    for file in messages:
+      file.close()
 
 
 def peak_memory(pid):
@@ -152,7 +159,7 @@ def line(sizes, seconds):
 
 
 def table(sizes, costs, n_documents):
-  """(rows of {'stage', 'hours', 'start', 'deviation', 'memory', 'per_document', 'disk'}, one for each stage).
+  """[{'stage', 'hours', 'start', 'deviation', 'memory', 'per_document', 'disk'} of each stage].
 
   hours: of a processor per TB; memory: bytes of the largest process; per_document: bytes by which it grows
   with each document; disk: bytes of results per byte of text.
@@ -192,7 +199,7 @@ def main(argv):
   parser.add_argument('--tokenizer', default='gpt2', help='gpt2, or gpt2:FOLDER of its two files')
   parser.add_argument('--megabytes', type=Listed(real(0.1, 1e6)), default=(25, 50, 100),
                       help='of text; at least three sizes, ascending')
-  parser.add_argument('--tasks', type=Listed(integer(1, 1024)), default=(1, 2),
+  parser.add_argument('--tasks', type=Listed(integer(1, WORKERS)), default=(1, 2),
                       help='numbers of tasks at the same time, and of workers')
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   flags = parser.parse_args(argv)
@@ -216,7 +223,7 @@ def main(argv):
   for row in stages:
     print(f'{row["stage"]:<11}{row["hours"]:>18.1f}{row["deviation"]:>13.1%}{row["memory"] / 1e6:>13.0f}'
           f'{row["per_document"]:>16.0f}{row["disk"]:>17.2f}')
-  print(f'{"all":<11}{sum(row["hours"] for row in stages):>18.1f}\n')
+  print(f'{"all":<11}{sum(max(row["hours"], 0) for row in stages):>18.1f}\n')
   for name, seconds, speed in found:
     print(f'{name:<11}{seconds:>8.1f} s{speed:>14,.0f} tokens/s{found[0][1] / seconds:>8.2f} x')
   rows = [results.row('prepare --clean=webtext, processor time per TB', row['stage'], 'h', [row['hours']])

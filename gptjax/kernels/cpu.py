@@ -4,11 +4,11 @@ XLA allocates the temporaries of a step, hundreds of megabytes, in every step. B
 blocks to the kernel at once, which zeroes their pages again, 4 kB at a time: a tenth of a training step. In
 one heap of huge pages each page is zeroed once.
 
-glibc asks itself for 96 bytes more than an aligned block has, gives them back, and a thread keeps them in its
-cache. So the place of a freed block is too small for the same block in the next step: where steps are
-dispatched to other threads, the temporaries took three or four places in turn, 4 GB for a model whose step
-needs 1.9. A single CPU device gains nothing from dispatch ahead of the computation, which takes the same
-cores: without it the block stays in its place, at the same speed.
+To align a block glibc allocates 96 bytes more, splits the rest off and frees it into the cache of the thread,
+so a freed block cannot merge with the rest, and its place is too small for the same block in the next step.
+Where steps are dispatched to other threads, the temporaries took three or four places in turn, 4 GB for a
+model whose step needs 1.9. A single CPU device gains nothing from dispatch ahead of the computation, which
+takes the same cores: without it the block mostly stays in its place, at the same speed.
 
 With several simulated CPU devices each one blocks a thread in a collective, and more than one where
 collectives are independent. XLA has one thread per device: once in some hundred steps all of them wait for a
@@ -62,12 +62,12 @@ def memory():
 def configure_devices():
   """Settings for CPU devices; call it before JAX creates its devices.
 
-  A single one computes in the calling thread, unless JAX_CPU_ENABLE_ASYNC_DISPATCH is set; each of several
-  simulated ones gets threads to wait in.
+  One that is the only device computes in the calling thread, unless JAX_CPU_ENABLE_ASYNC_DISPATCH is set.
+  Each of several simulated ones gets threads to wait in.
   """
   import jax  # after `retain_freed_memory`
   devices = jax.config.jax_num_cpu_devices
   if devices > 1:
     os.environ.setdefault('PJRT_NPROC', str(THREADS * devices))
-  elif 'JAX_CPU_ENABLE_ASYNC_DISPATCH' not in os.environ:
+  elif is_only_device() and 'JAX_CPU_ENABLE_ASYNC_DISPATCH' not in os.environ:
     jax.config.update('jax_cpu_enable_async_dispatch', False)

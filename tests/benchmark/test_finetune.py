@@ -39,8 +39,8 @@ def test_all_contenders_train_and_are_compared(flags, tmp_path):
 
 
 @pytest.mark.parametrize('more, words', [
-  (['--contenders=trainer'], 'must have gptjax'), (['--contenders=gptjax,keras'], 'keras'),
-  (['--task=stsb', '--contenders=gptjax'], 'no classes')])
+  (['--contenders=trainer'], 'must include gptjax'), (['--contenders=gptjax,keras'], 'keras'),
+  (['--task=stsb', '--contenders=gptjax'], 'only tasks of classes')])
 def test_what_cannot_be_compared_is_refused(flags, more, words):
   with pytest.raises(InputError, match=words):
     finetune.main([*flags, *more])

@@ -47,9 +47,16 @@ def test_the_command_measures_all_stages_and_a_stage_that_fails_is_named(tmp_pat
   join = found['details']['costs'][-1]['join']
   assert join[2] > 20e6 and join[3] > 1e5  # a process that imports NumPy; a corpus
   failed = run('--source=python:', '--tokenizer=bpe:nowhere')
-  assert failed.returncode == 2 and 'nowhere' in failed.stderr.splitlines()[-1]
+  last = failed.stderr.splitlines()[-1]
+  assert failed.returncode == 2 and '--stage=judge' in last and 'failed: prepare: ' in last
 
 
 def test_two_sizes_are_no_line():
   with pytest.raises((SystemExit, InputError)):
     prepare.main(['--source=python:', '--megabytes=1,2'])
+
+
+def test_a_source_without_text_is_refused(tmp_path):
+  (tmp_path / 'empty.txt').write_text('\n\n')
+  with pytest.raises(InputError, match='has no text'):
+    prepare.write_text(f'text:{tmp_path}/empty.txt', '', 1, tmp_path / 'out.jsonl')

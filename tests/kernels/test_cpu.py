@@ -61,14 +61,32 @@ print((peak() - before) / temporary)
 '''
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='the peak is in /proc')
-def test_the_temporaries_of_a_step_take_their_place_again_and_no_other():
+def test_the_temporaries_of_a_step_mostly_take_their_place_again_and_no_other():
+  """Where the heap begins is random: in one start of six the blocks do not fit again."""
   def places(word):
     done = subprocess.run([sys.executable, '-c', PEAK, word], cwd=ROOT, check=True, capture_output=True,
                           text=True, env=ENVIRONMENT)
     return float(done.stdout)
-  # Where the heap begins is random, and in one of six places the blocks do not fit again.
-  assert any(places('configured') < 1.5 for _ in range(8))
+  configured, left = (sorted(places(word) for _ in range(9)) for word in ('configured', 'left'))
+  assert configured[4] < 1.5 < left[4]
+
+
+DISPATCH = '''
+import jax
+from gptjax.kernels import cpu
+cpu.configure_devices()
+print(jax.config.read('jax_cpu_enable_async_dispatch'))
+'''
+
+
+@pytest.mark.parametrize('env, found', [
+  ({}, 'False'), ({'JAX_CPU_ENABLE_ASYNC_DISPATCH': '1'}, 'True'), ({'JAX_NUM_CPU_DEVICES': '2'}, 'True')])
+def test_a_single_device_computes_in_the_calling_thread(env, found):
+  done = subprocess.run([sys.executable, '-c', DISPATCH], cwd=ROOT, check=True, capture_output=True,
+                        text=True, env={**ENVIRONMENT, **env})
+  assert done.stdout.strip() == found
 
 
 THREADS = '''

@@ -16,6 +16,8 @@ import tempfile
 import time
 from importlib.util import find_spec
 
+import numpy as np
+
 from gptjax.benchmark import results
 from gptjax.benchmark.interleave import interleaved, serve, speedup
 from gptjax.benchmark.machine import machine_info
@@ -62,12 +64,13 @@ def load(flags):
   config.model.update(dict(n_layer=flags.n_layer, n_embd=flags.n_embd, n_head=max(flags.n_embd // 64, 1),
                            n_ctx=flags.n_ctx, n_vocab=tokenizer.n_vocab))
   config.data.tfds_dir, config.finetune.limit, config.finetune.lm_coef = flags.tfds_dir, EXAMPLES, 0.0
+  config.model.compute_dtype = 'float32'
   configs.resolve(config, '')
   configs.check(config)
   loaded = data.load(flags.task, published.find(flags.task), tokenizer, config)
   if loaded.train.starts.shape[1] > 1 or loaded.is_regression:
-    raise InputError(f'--task={flags.task} has more than one sequence per example, or no classes, and the '
-                     'Trainer of the comparison has neither; choose sst2, cola or rte, for example')
+    raise InputError(f'--task={flags.task}: only tasks of classes with one sequence per example can be '
+                     'compared, for example sst2, cola or rte')
   return weights.with_task_tokens(config), loaded
 
 
@@ -116,6 +119,7 @@ def trainer(flags, is_grouped):
   """The function of `gptjax_trainer` with transformers' Trainer, which makes its batches itself."""
   import torch
   import transformers
+  from transformers.trainer_pt_utils import LengthGroupedSampler
   transformers.utils.logging.set_verbosity_error()
   config, loaded = load(flags)
   c, size = config.model, config.train.batch_size
@@ -143,22 +147,27 @@ def trainer(flags, is_grouped):
       self.seconds = time.perf_counter() - self.start
 
   def train(turn, n):
-    clock = Clock()
+    rng, clock, lengths = np.random.default_rng(turn), Clock(), [len(each['input_ids']) for each in examples]
+    order = rng.permutation(len(examples)).tolist()
+    if is_grouped:  # the Trainer's own groups of an epoch, of which a turn takes a random part
+      order = list(LengthGroupedSampler(size, lengths=lengths, generator=torch.Generator().manual_seed(turn)))
+    batches = [order[i:i + size] for i in range(0, len(order), size)]
+    rows = [examples[i] for b in rng.permutation(len(batches))[:n] for i in batches[b]]
     with tempfile.TemporaryDirectory() as folder:
       arguments = transformers.TrainingArguments(
-        output_dir=folder, per_device_train_batch_size=size, max_steps=n, use_cpu=True, seed=turn,
-        train_sampling_strategy='group_by_length' if is_grouped else 'random', max_grad_norm=1.0,
-        learning_rate=config.optimizer.learning_rate, weight_decay=0.01, save_strategy='no',
-        logging_strategy='no', report_to=[], disable_tqdm=True)
-      transformers.Trainer(model, arguments, train_dataset=examples, data_collator=collate,
+        output_dir=folder, per_device_train_batch_size=size, num_train_epochs=1, use_cpu=True, seed=turn,
+        train_sampling_strategy='sequential', max_grad_norm=1.0, weight_decay=0.01,
+        learning_rate=config.optimizer.learning_rate, save_strategy='no', logging_strategy='no',
+        report_to=[], disable_tqdm=True)
+      transformers.Trainer(model, arguments, train_dataset=rows, data_collator=collate,
                            callbacks=[clock]).train()
-    return n * size, clock.seconds
+    return len(rows), clock.seconds
 
   return train
 
 
 def worker(flags):
-  """Answer each request [turn, number of batches] with [examples, seconds]."""
+  """Answer each request, a number of batches, with [examples, seconds]."""
   if flags.worker in (OURS, PADDED):
     train = gptjax_trainer(flags, flags.worker == PADDED)
   else:
@@ -173,7 +182,10 @@ def main(argv):
     return worker(flags)
   names = flags.contenders.split(',')
   if OURS not in names or set(names) - set(CONTENDERS):
-    raise InputError(f'--contenders={flags.contenders} must have {OURS}, and of {", ".join(CONTENDERS)}')
+    raise InputError(f'--contenders={flags.contenders} must include {OURS}; the choices are '
+                     f'{", ".join(CONTENDERS)}')
+  if not cpu.is_only_device():
+    raise InputError('this comparison is of CPUs: set JAX_PLATFORMS=cpu')
   if set(names) & {TRAINER, RANDOM} and not (find_spec('transformers') and find_spec('accelerate')):
     raise InputError('the Trainer needs transformers and accelerate: pip install "gptjax[bench]", or choose '
                      f'--contenders={OURS},{PADDED}')

@@ -9,6 +9,7 @@ device.
 """
 
 import argparse
+import concurrent.futures
 import os
 import statistics
 import subprocess
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from gptjax.benchmark import results
 from gptjax.benchmark.hosts import free_address
+from gptjax.benchmark.interleave import output_of
 from gptjax.benchmark.machine import machine_info
 from gptjax.command import bars, run, shutdown
 from gptjax.command.flag_types import integer
@@ -69,10 +71,12 @@ def time_to_first_step(config, folder, name, n_processes=1):
         process.wait()
 
 
-def floor():
-  """Seconds in which a process imports the libraries and reaches a device."""
+def floor(n_processes=1):
+  """Seconds in which processes, started at the same time, import the libraries and reach a device."""
   start = time.monotonic()
-  subprocess.run([sys.executable, '-c', FLOOR], check=True)
+  with concurrent.futures.ThreadPoolExecutor(n_processes) as pool:
+    for done in [pool.submit(output_of, [sys.executable, '-c', FLOOR]) for _ in range(n_processes)]:
+      done.result()
   return time.monotonic() - start
 
 
@@ -89,7 +93,8 @@ def main(argv):
     time_to_first_step(flags.config, Path(folder), 'corpus-run')  # prepares the corpus
     os.rename(f'{folder}/compiled', f'{folder}/old')
     cold = time_to_first_step(flags.config, Path(folder), 'cold', flags.processes)
-    pairs = [(time_to_first_step(flags.config, Path(folder), f'warm-{turn}', flags.processes), floor())
+    warm = lambda turn: time_to_first_step(flags.config, Path(folder), f'warm-{turn}', flags.processes)
+    pairs = [(warm(turn), floor(flags.processes))
              for turn in bars.bar(range(flags.turns), desc='starting', unit='turn', leave=False)]
   seconds, floors = zip(*pairs)
   above = statistics.median(warm - least for warm, least in pairs)

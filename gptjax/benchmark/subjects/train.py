@@ -153,6 +153,9 @@ def missing_package(contender):
 
 def worker(flags):
   """Answer each request n with the measurements of n steps, or with the limits of one step."""
+  if flags.worker in (OURS, limits.XLA):
+    cpu.retain_freed_memory()
+    cpu.configure_devices()
   if flags.worker in limits.WORKERS:
     from gptjax.config import resolve as configs
     config = make_config(flags.size, flags.batch_size, dict(flags.set))
@@ -160,8 +163,6 @@ def worker(flags):
     return limits.serve_worker(flags.worker, {STEP: limits.training_matmuls(config)})
   if flags.worker == OURS:
     os.environ['XLA_PYTHON_CLIENT_MEM_FRACTION'] = f'{flags.share:.3f}'
-    cpu.retain_freed_memory()
-    cpu.configure_devices()
   train, facts = make_trainer(flags.worker, flags.size, flags.batch_size, dict(flags.set), flags.share)
   return serve(facts, train)
 
