@@ -41,6 +41,7 @@ def test_all_contenders_train_and_are_compared(flags, tmp_path):
 @pytest.mark.parametrize('more, words', [
   (['--contenders=trainer'], 'must include gptjax'), (['--contenders=gptjax,keras'], 'keras'),
   (['--task=stsb', '--contenders=gptjax'], 'only tasks of classes')])
-def test_what_cannot_be_compared_is_refused(flags, more, words):
+def test_what_cannot_be_compared_is_refused(flags, more, words, monkeypatch):
+  monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
   with pytest.raises(InputError, match=words):
     finetune.main([*flags, *more])

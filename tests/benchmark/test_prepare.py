@@ -57,6 +57,6 @@ def test_two_sizes_are_no_line():
 
 
 def test_a_source_without_text_is_refused(tmp_path):
-  (tmp_path / 'empty.txt').write_text('\n\n')
+  (tmp_path / 'empty.jsonl').write_text('')
   with pytest.raises(InputError, match='has no text'):
-    prepare.write_text(f'text:{tmp_path}/empty.txt', '', 1, tmp_path / 'out.jsonl')
+    prepare.write_text(f'jsonl:{tmp_path}/empty.jsonl', '', 1, tmp_path / 'out.jsonl')
