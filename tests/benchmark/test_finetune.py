@@ -27,8 +27,9 @@ def test_all_contenders_train_and_are_compared(flags, tmp_path):
   pytest.importorskip('transformers')
   pytest.importorskip('accelerate')
   out = tmp_path / 'finetune.json'
-  done = subprocess.run([sys.executable, '-m', 'gptjax.benchmark', 'finetune', *flags, f'--out={out}'],
-                        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+  command = [sys.executable, '-m', 'gptjax.benchmark', 'finetune', *flags, f'--out={out}',
+             f'--contenders={",".join(finetune.CONTENDERS)}']
+  done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
   assert done.returncode in (0, 1), done.stderr
   found = json.loads(out.read_text())
   assert [row['who'] for row in found['rows']] == list(finetune.CONTENDERS)

@@ -45,7 +45,8 @@ def make_parser():
   parser.add_argument('--n_ctx', type=integer(1, 65536), default=512)
   parser.add_argument('--n_layer', type=integer(1, 1000), default=12)
   parser.add_argument('--n_embd', type=integer(1, 65536), default=768)
-  parser.add_argument('--contenders', default=','.join(CONTENDERS), help='of these; default: all')
+  parser.add_argument('--contenders', default=f'{OURS},{TRAINER},{RANDOM}',
+                      help='of those above; padded to 512 tokens, 12 layers x 768 need 30 GB')
   parser.add_argument('--batches', type=integer(1, 1_000_000), default=16, help='of 32 examples, per turn')
   parser.add_argument('--turns', type=integer(1, 1000), default=3)
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')

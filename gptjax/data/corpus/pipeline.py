@@ -6,9 +6,11 @@ import contextlib
 import functools
 import importlib.util
 import os
+import sys
 import time
 
 EXHAUSTED = object()
+N_FIRST = 4  # batches before TensorFlow is imported, which would slow down the start of the first step
 
 
 def batches(make_batch, start, stop, *, prefetch, workers):
@@ -39,7 +41,16 @@ def synchronous_batches(make_batch, start, stop):
 
 
 def _soon_tf_batches(make_batch, start, stop, prefetch, workers):
-  """Yield synchronous batches until TensorFlow is imported, which takes seconds, then those of tf.data."""
+  """Yield synchronous batches until TensorFlow is imported, which takes seconds, then those of tf.data.
+
+  The import competes with tracing and compilation of the step, so it begins after N_FIRST batches.
+  """
+  if 'tensorflow' not in sys.modules:
+    first = range(start, min(start + N_FIRST, stop))
+    yield from map(make_batch, first)
+    start += len(first)
+  if start >= stop:
+    return
   with concurrent.futures.ThreadPoolExecutor(1) as thread:
     importing = thread.submit(import_tensorflow)
     while start < stop and not importing.done():

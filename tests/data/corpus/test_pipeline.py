@@ -252,3 +252,17 @@ def test_a_run_waits_for_its_input_less_than_a_hundredth_of_the_time(tmp_path):
   records = map(json.loads, (tmp_path / 'metrics.jsonl').read_text().splitlines())
   waits = [record['train/input_wait_fraction'] for record in records if 'train/loss' in record]
   assert len(waits) == 10 and np.mean(waits) < 0.01, waits
+
+
+@needs_tensorflow
+def test_tensorflow_is_imported_after_the_first_batches_and_not_for_fewer(make_batch, monkeypatch):
+  tf, imports = pipeline.import_tensorflow(), []
+  monkeypatch.delitem(sys.modules, 'tensorflow')
+  monkeypatch.setattr(pipeline, 'import_tensorflow', lambda: imports.append(1) or tf)
+  few = pipeline.batches(make_batch, 3, 3 + pipeline.N_FIRST, prefetch=2, workers=2)
+  assert len(list(few)) == pipeline.N_FIRST
+  batches = pipeline.batches(make_batch, 3, 20, prefetch=2, workers=2)
+  got = [next(batches) for _ in range(pipeline.N_FIRST)]
+  assert not imports
+  got += batches
+  assert imports and len(got) == 17 and all(same(batch, make_batch(3 + i)) for i, batch in enumerate(got))
