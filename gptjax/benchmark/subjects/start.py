@@ -32,13 +32,14 @@ LIMIT_S = 600   # time limit of one start, in seconds
 FLOOR = 'import jax, optax; from flax import nnx; jax.devices()'
 
 
-def time_to_first_step(config, folder, name, n_processes=1):
+def time_to_first_step(config, folder, name, n_processes=1, changes=()):
   """Start a run and kill it after its first step.
 
   Args:
     config: path of the config.
     folder: keeps corpus and cache between starts; the run's workdir is `folder/name`.
     n_processes: processes of the run.
+    changes: ['data.seq_len=64', ...], of the config.
 
   Returns:
     Seconds until the first record.
@@ -46,7 +47,7 @@ def time_to_first_step(config, folder, name, n_processes=1):
   workdir, log = folder / name, folder / f'{name}.log'
   command = [sys.executable, '-m', 'gptjax.main', f'--config={config}', f'--workdir={workdir}',
              f'--config.data.corpus={folder}/corpus', f'--config.compilation_cache={folder}/compiled',
-             '--config.log.every_steps=1']
+             '--config.log.every_steps=1', *(f'--config.{change}' for change in changes)]
   if n_processes > 1:
     command += [f'--coordinator={free_address()}', f'--num_processes={n_processes}']
   processes, metrics = [], workdir / 'metrics.jsonl'
@@ -86,15 +87,17 @@ def main(argv):
   parser.add_argument('--config', default='configs/quickstart.py', help='config that prepares its own corpus')
   parser.add_argument('--turns', type=integer(1, 1000), default=5)
   parser.add_argument('--processes', type=integer(1, 1024), default=1, help='of each run')
+  parser.add_argument('--set', action='append', default=[], metavar='FIELD=VALUE',
+                      help='change of the config, such as train.microbatch_size=16; may be repeated')
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   flags = parser.parse_args(argv)
   machine = machine_info(('jax', 'jaxlib', 'flax', 'tensorflow'))
   with tempfile.TemporaryDirectory() as folder:
     time_to_first_step(flags.config, Path(folder), 'corpus-run')  # prepares the corpus
     os.rename(f'{folder}/compiled', f'{folder}/old')
-    cold = time_to_first_step(flags.config, Path(folder), 'cold', flags.processes)
-    warm = lambda turn: time_to_first_step(flags.config, Path(folder), f'warm-{turn}', flags.processes)
-    pairs = [(warm(turn), floor(flags.processes))
+    start = lambda name: time_to_first_step(flags.config, Path(folder), name, flags.processes, flags.set)
+    cold = start('cold')
+    pairs = [(start(f'warm-{turn}'), floor(flags.processes))
              for turn in bars.bar(range(flags.turns), desc='starting', unit='turn', leave=False)]
   seconds, floors = zip(*pairs)
   above = statistics.median(warm - least for warm, least in pairs)
