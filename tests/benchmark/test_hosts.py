@@ -5,7 +5,9 @@ import json
 import pytest
 
 from gptjax.benchmark import hosts
-from gptjax.parallel import control, processes
+from gptjax.parallel import control, processes, rendezvous
+
+HOSTNAME = rendezvous._hostname  # before the simulation
 
 
 @pytest.fixture(scope='module')
@@ -27,6 +29,7 @@ def test_the_list_of_host_names_is_all_that_grows(found):
 
 def test_nothing_of_the_simulation_remains(found):
   assert control.hosts == [] and not processes.is_multiprocess()
+  assert rendezvous._hostname is HOSTNAME
 
 
 def test_a_process_that_is_missing_is_named_to_all_others():
