@@ -174,12 +174,13 @@ def add_flag(parser):
                       help='do not measure the limits of the CPU: matmuls alone, memory bandwidth')
 
 
-def serve_worker(name, tasks):
+def serve_worker(name, make_tasks):
   """Answer each request, whatever it is, with {task: [seconds of each matmul]}, or with the bandwidths.
 
   Args:
     name: of WORKERS.
-    tasks: {task: [Matmul]}.
+    make_tasks: function that returns {task: [Matmul]}; called after the settings of the CPU, because it may
+      make JAX create its devices.
   """
   cpu.retain_freed_memory()
   if name == XLA:
@@ -187,7 +188,7 @@ def serve_worker(name, tasks):
   if name == MEMORY:
     kernels = bandwidth_kernels(ARRAY)
     return serve({'bytes': ARRAY}, lambda _: {kernel: bandwidth(*kernels[kernel]) for kernel in kernels})
-  make = {XLA: xla_matmul, TORCH: torch_matmul}[name]
+  make, tasks = {XLA: xla_matmul, TORCH: torch_matmul}[name], make_tasks()
   return serve({'matmuls': tasks}, lambda _: {task: [mean_seconds(each, make) for each in matmuls]
                                               for task, matmuls in tasks.items()})
 

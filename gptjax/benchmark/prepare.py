@@ -32,10 +32,11 @@ from gptjax.command import bars, run, shutdown
 from gptjax.command.flag_types import WORKERS, Listed, integer, real
 from gptjax.data.corpus import corpus_manifest
 from gptjax.data.sources import documents
+from gptjax.data.stages import run as stages
 from gptjax.errors import InputError
 from gptjax.storage.files import paths
 
-STAGES = 'judge', 'mark', 'tokenizer', 'encode', 'join'
+STAGES = tuple(stages.STAGES)
 DOCUMENT = 2400  # characters at least, up to the next empty line, as of a web page
 FREQUENT = 200   # words that all copies share, so that a copy passes the same filters
 STRAIGHT = 0.1   # deviation from the line that a time may have, as a share of the time of the largest text
@@ -161,15 +162,16 @@ def line(sizes, seconds):
 def table(sizes, costs, n_documents):
   """[{'stage', 'hours', 'start', 'deviation', 'memory', 'per_document', 'disk'} of each stage].
 
-  hours: of a processor per TB; memory: bytes of the largest process; per_document: bytes by which it grows
-  with each document; disk: bytes of results per byte of text.
+  hours: of a processor per TB, 0 where the fit is negative; memory: bytes of the largest process;
+  per_document: bytes by which it grows with each document; disk: bytes of results per byte of text.
   """
   rows = []
   for stage in STAGES:
     start, slope, deviation = line(sizes, [each[stage].cpu for each in costs])
     memory = [each[stage].memory for each in costs]
-    rows.append({'stage': stage, 'hours': slope * TB / 3600, 'start': start, 'deviation': deviation,
-                 'memory': max(memory), 'per_document': float(np.polyfit(n_documents, memory, 1)[0]),
+    rows.append({'stage': stage, 'hours': max(slope, 0) * TB / 3600, 'start': start,
+                 'deviation': deviation, 'memory': max(memory),
+                 'per_document': float(np.polyfit(n_documents, memory, 1)[0]),
                  'disk': costs[-1][stage].disk / sizes[-1]})
   return rows
 
@@ -215,24 +217,24 @@ def main(argv):
       sizes.append(size)
       n_documents.append(n)
     found = speeds([f'--source=jsonl:{file}', *options], folder, flags.tasks)
-  stages = table(sizes, costs, n_documents)
+  table_rows = table(sizes, costs, n_documents)
   print(f'{machine["processor"]}, {machine["cores"]} cores, {machine["date"]}; '
         f'{", ".join(f"{size / 1e6:.1f}" for size in sizes)} MB, {n_documents[-1]:,} documents\n\n'
         f'{"stage":<11}{"core hours per TB":>18}{"off the line":>14}{"memory, MB":>12}{"bytes/document":>16}'
         f'{"disk, TB per TB":>17}')
-  for row in stages:
+  for row in table_rows:
     print(f'{row["stage"]:<11}{row["hours"]:>18.1f}{row["deviation"]:>13.1%}{row["memory"] / 1e6:>13.0f}'
           f'{row["per_document"]:>16.0f}{row["disk"]:>17.2f}')
-  print(f'{"all":<11}{sum(max(row["hours"], 0) for row in stages):>18.1f}\n')
+  print(f'{"all":<11}{sum(row["hours"] for row in table_rows):>18.1f}\n')
   for name, seconds, speed in found:
     print(f'{name:<11}{seconds:>8.1f} s{speed:>14,.0f} tokens/s{found[0][1] / seconds:>8.2f} x')
   rows = [results.row('prepare --clean=webtext, processor time per TB', row['stage'], 'h', [row['hours']])
-          for row in stages]
+          for row in table_rows]
   rows += [results.row('prepare --clean=webtext', name, 'tokens/s', [speed]) for name, _, speed in found]
   gates = [results.gate(f'{row["stage"]}: deviation from the line, share of the time', '<=', STRAIGHT,
-                        row['deviation']) for row in stages if row['hours'] > 1]
+                        row['deviation']) for row in table_rows if row['hours'] > 1]
   results.print_gates(gates)
-  results.write(flags.out, 'prepare', machine, rows, gates, stages=stages, sizes=sizes,
+  results.write(flags.out, 'prepare', machine, rows, gates, stages=table_rows, sizes=sizes,
                 documents=n_documents, costs=[{name: list(cost) for name, cost in each.items()}
                                               for each in costs])
   return int(not all(gate['holds'] for gate in gates))

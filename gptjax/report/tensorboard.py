@@ -33,7 +33,7 @@ class TensorBoard:
     self.target, self.failed = workdir / FOLDER, False
     self.in_bucket = isinstance(workdir, Url)
     self.folder = spool.folder(workdir) / FOLDER if self.in_bucket else self.target
-    self.writer = None  # opened at the first write, because it needs TensorFlow, which is being imported
+    self.writer = None  # opened at the first write, because it needs TensorFlow, whose import takes seconds
     self.opened, self.lock = 0.0, threading.Lock()
     self.submitted = set()  # closed files
     self.uploads = _Uploads(self.target, self.folder) if self.in_bucket else None

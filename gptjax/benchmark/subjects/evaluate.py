@@ -205,8 +205,8 @@ def main(argv):
     texts = load_texts(args.data_dir, args.passages, args.characters)
     name, dtype = args.worker
     if name in limits.WORKERS:
-      tasks = matmuls_of_tasks(make_config(args.size, dtype), args.tokenizer, *texts)
-      return limits.serve_worker(name, tasks)
+      return limits.serve_worker(name, lambda: matmuls_of_tasks(
+        make_config(args.size, dtype), args.tokenizer, *texts))
     return worker(name, dtype, args.folder, *texts)
   machine, dtypes = machine_info(PACKAGES), args.dtypes.split(',')
   if set(dtypes) - set(DTYPES):

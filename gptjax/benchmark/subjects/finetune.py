@@ -208,5 +208,6 @@ def main(argv):
       gates.append(results.gate(f'times as many examples per second as {name}', '>=', TARGETS[name], ratio))
   results.print_gates(gates)
   results.write(flags.out, 'finetune', machine, rows, gates, widths=loaded.widths,
-                tokens=float(loaded.train.max_lengths.mean()))
+                tokens=float(loaded.train.max_lengths.mean()),
+                examples={name: [n for n, _ in turns] for name, (_, turns) in answers.items()})
   return int(not all(gate['holds'] for gate in gates))

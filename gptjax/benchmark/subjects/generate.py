@@ -114,7 +114,7 @@ def transformers_tasks(config):
 def worker(contender, config):
   """Answer each list of tasks with {task: seconds}, or with the limits."""
   if contender in limits.WORKERS:
-    return limits.serve_worker(contender, {READ: limits.forward_matmuls(config, 1, LONG, 1)})
+    return limits.serve_worker(contender, lambda: {READ: limits.forward_matmuls(config, 1, LONG, 1)})
   make_tasks = {OURS: gptjax_tasks, INT8: functools.partial(gptjax_tasks, weight_dtype='int8'),
                 TRANSFORMERS: transformers_tasks}
   tasks, facts = make_tasks[contender](config)

@@ -151,18 +151,22 @@ def missing_package(contender):
   return next((package for package in packages if find_spec(package) is None), '')
 
 
+def step_matmuls(flags):
+  """{STEP: [Matmul] of a training step}."""
+  from gptjax.config import resolve as configs
+  config = make_config(flags.size, flags.batch_size, dict(flags.set))
+  configs.resolve(config, '')
+  return {STEP: limits.training_matmuls(config)}
+
+
 def worker(flags):
   """Answer each request n with the measurements of n steps, or with the limits of one step."""
-  if flags.worker in (OURS, limits.XLA):
-    cpu.retain_freed_memory()
-    cpu.configure_devices()
   if flags.worker in limits.WORKERS:
-    from gptjax.config import resolve as configs
-    config = make_config(flags.size, flags.batch_size, dict(flags.set))
-    configs.resolve(config, '')
-    return limits.serve_worker(flags.worker, {STEP: limits.training_matmuls(config)})
+    return limits.serve_worker(flags.worker, lambda: step_matmuls(flags))
   if flags.worker == OURS:
     os.environ['XLA_PYTHON_CLIENT_MEM_FRACTION'] = f'{flags.share:.3f}'
+    cpu.retain_freed_memory()
+    cpu.configure_devices()
   train, facts = make_trainer(flags.worker, flags.size, flags.batch_size, dict(flags.set), flags.share)
   return serve(facts, train)
 
