@@ -4,11 +4,15 @@ Letters: b batch, t queries, s keys, h heads, j heads of keys and values, g = h 
 g - 1 of the queries attend to head 0 of the keys, the next g heads to head 1, and so on.
 """
 
+import functools
+import re
+
 import jax
 import jax.numpy as jnp
 
 from gptjax.errors import InputError
 from gptjax.kernels import fused
+from gptjax.kernels.cpu_matmul import result_dtype
 from gptjax.model.layers import dropout, fold_in
 from gptjax.parallel import sharding
 
@@ -129,11 +133,37 @@ def _attend(q, k, v, mask, rate, keys):
   if g > 1:
     q = sharding.merge_axes(sharding.split_axis(q, 1, (k.shape[1], g)), 2)
     mask = jnp.concatenate([mask] * g, axis=-2) if mask.shape[-2] > 1 else mask
-  scores = jnp.einsum('bhtk,bhsk->bhts', q, k, preferred_element_type=jnp.float32)
+  scores = _matmul('bhtk,bhsk->bhts', q, k)
   scores = jnp.where(mask, scores * q.shape[-1] ** -0.5, -jnp.inf)
   weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
   weights_after_dropout = dropout(weights, rate, keys).astype(v.dtype)
   # Normalize the softmax after the matmul: y has fewer elements than the weights.
-  y = jnp.einsum('bhts,bhsk->bhtk', weights_after_dropout, v, preferred_element_type=jnp.float32)
+  y = _matmul('bhts,bhsk->bhtk', weights_after_dropout, v)
   y = (y / weights.sum(-1, keepdims=True)).astype(v.dtype)
   return sharding.merge_axes(sharding.split_axis(y, 2, (g, t)), 1) if g > 1 else y
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _matmul(subscripts, x, y):
+  """jnp.einsum of x and y, which have the same dtype, with a float32 result.
+
+  The gradient of the result is cast to the dtype of x and y before it is multiplied by them: a matmul with a
+  float32 operand is several times as slow as one with bfloat16 operands.
+  """
+  return jnp.einsum(subscripts, x, y, preferred_element_type=jnp.float32)
+
+
+def _fwd(subscripts, x, y):
+  return _matmul(subscripts, x, y), (x, y)
+
+
+def _bwd(subscripts, saved, gradient):
+  (x, y), gradient = saved, gradient.astype(saved[0].dtype)
+  of_x, of_y, of_result = re.split(',|->', subscripts)
+  multiply = functools.partial(jnp.einsum, preferred_element_type=result_dtype(x.dtype))
+  grad_x = multiply(f'{of_result},{of_y}->{of_x}', gradient, y)
+  grad_y = multiply(f'{of_result},{of_x}->{of_y}', gradient, x)
+  return grad_x.astype(x.dtype), grad_y.astype(y.dtype)
+
+
+_matmul.defvjp(_fwd, _bwd)

@@ -240,9 +240,11 @@ class GPT(nnx.Module):
     if callable(attends):
       if isinstance(self.h, Block):
         return jax.lax.scan(rematerialized(attends), x, (self.h, jnp.arange(self.n_layer)))[0]
-      attends = [attends] * self.n_layer
-    for index, (block, attend) in enumerate(zip(self.h, attends)):
-      x, _ = rematerialized(attend)(x, (block, index))
+      attends = [jax.jit(rematerialized(attends))] * self.n_layer  # jit: all layers share one trace
+    else:
+      attends = map(rematerialized, attends)
+    for index, (block, apply) in enumerate(zip(self.h, attends)):
+      x, _ = apply(x, (block, index))
     return x
 
   def logits(self, x):

@@ -14,7 +14,7 @@ from gptjax.model import size
 from gptjax.model.parameters import declarations
 from gptjax.parallel import processes, sharding
 from gptjax.pretrain import rewind
-from gptjax.report import page, samples
+from gptjax.report import samples
 from gptjax.report.telemetry import duration, peak_flops, plot_curves
 from gptjax.storage import rewind_log
 from gptjax.storage.checkpoint import STORED_NAMES
@@ -120,6 +120,7 @@ def log_summary(run, telemetry, state):
   telemetry.log(f'\ngoodput       {spent["time/goodput"]:.1%} (productive step time / '
                 f'{duration(spent["time/run"])} total, restarts included)')
   if jax.process_index() == 0:
+    from gptjax.report import page  # here, because a run starts without it
     telemetry.log('')
     with streams.optional('the report'):
       telemetry.log(f'report        {page.write([run.workdir], run.workdir)[0]}')

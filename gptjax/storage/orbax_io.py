@@ -14,8 +14,7 @@ import warnings
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
-from etils import epath
+from etils import epath, epy
 
 from gptjax import errors
 from gptjax.errors import Denied, InputError, LostWorkdir, Unavailable
@@ -23,6 +22,9 @@ from gptjax.storage import bucket_files, literal_path, orbax_s3
 from gptjax.storage.files import buckets
 from gptjax.storage.files.paths import Url
 from gptjax.storage.literal_path import SPECIAL, literal
+
+with epy.lazy_imports():  # at the first save, or at the start if there is a checkpoint: it takes 0.2 s
+  import orbax.checkpoint as ocp
 
 # After a failed save Orbax leaves coroutines that never ran, about which Python would warn at exit.
 warnings.filterwarnings('ignore', "coroutine '.*' was never awaited", RuntimeWarning)
@@ -42,11 +44,12 @@ class Writer:
   """
 
   def __init__(self, folder):
-    self._orbax, self.abandoned = ocp.StandardCheckpointer(**_place_options(folder)), False
+    self._place, self._orbax, self.abandoned = folder, None, False
     self._folder = contextlib.ExitStack()  # open from `start` until `wait` ends
 
   def start(self, path, state):
     """Start to write a tree to a new folder; its parent must exist."""
+    self._orbax = self._orbax or ocp.StandardCheckpointer(**_place_options(self._place))
     folder = self._folder.enter_context(_opened(path.parent))
     self._orbax.save(folder / path.name, state, save_args=_save_args(path, state))
 
@@ -67,7 +70,7 @@ class Writer:
         raise TimeoutError(f'the storage has not taken the arrays within {seconds:.0f} s') from None
 
   def close(self):
-    if not self.abandoned:  # it would wait for the storage
+    if self._orbax and not self.abandoned:  # it would wait for the storage
       self._orbax.close()
 
 

@@ -22,11 +22,14 @@ import functools
 import re
 
 import jax
-import orbax.checkpoint as ocp
+from etils import epy
 
 from gptjax.errors import Denied, InputError, Unavailable
 from gptjax.storage.files import buckets
 from gptjax.storage.files.paths import Url, split_url
+
+with epy.lazy_imports():
+  import orbax.checkpoint as ocp
 
 SCHEME = 's3'
 TESTED = ('0.12',)  # minor versions of Orbax
