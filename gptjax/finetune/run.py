@@ -144,14 +144,14 @@ def compile_steps(run, state, telemetry):
   widths = [width for width in batches.used_widths(run.schedule, run.steps) if width not in run.programs]
   step = jax.jit(functools.partial(train_step, config=run.config, graphdef=run.graphdef,
                                    is_regression=run.data.is_regression, steps=run.steps), donate_argnums=0)
+  options = xla_presets.options(run.config.xla_preset, jax.default_backend())
   start, no_examples, jobs = time.monotonic(), np.arange(0), {}
   if widths:
     telemetry.show_activity(f'compiling the step for {plural(len(widths), "width")}')
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     for width in widths:
       batch = sharding.shard_batch(local_batch(run, run.data.train, no_examples, width), run.mesh)
-      jobs[width] = pool.submit(step.lower(state, batch).compile,
-                                compiler_options=xla_presets.options(run.config.xla_preset))
+      jobs[width] = pool.submit(step.lower(state, batch).compile, compiler_options=options)
     bar = bars.bar(jobs.items(), desc='compiling', unit='width', leave=False)
     run.programs.update({width: job.result() for width, job in bar})
   if jobs:

@@ -70,7 +70,8 @@ def compile_step(config, mesh, **options):
                              steps=config.train.steps or 1)
     traced = jax.jit(step, donate_argnums=0).trace(state, batch)
     lowered = traced.lower(lowering_platforms=(platform,))
-    return lowered.compile(compiler_options=xla_presets.options(config.xla_preset) | options)
+    preset = xla_presets.options(config.xla_preset, mesh.devices.flat[0].platform)
+    return lowered.compile(compiler_options=preset | options)
 
 
 def compile_and_cost(config, mesh, **options):

@@ -170,10 +170,11 @@ def initial_state(run, source, telemetry):
     raise InputError(f'{folder} holds checkpoints of a run on another corpus: use another workdir')
   if restored:
     return restored[0]
+  jit = functools.partial(jax.jit, compiler_options=xla_presets.options('none', jax.default_backend()))
   if source:
     telemetry.log(f'initial weights from {source.folder}')
-    return jax.jit(functools.partial(first_state, config))(source.read(shapes.params))
-  return jax.jit(init)()
+    return jit(functools.partial(first_state, config))(source.read(shapes.params))
+  return jit(init)()
 
 
 def compile_step(run, state, batch, telemetry):
@@ -182,7 +183,8 @@ def compile_step(run, state, batch, telemetry):
   started = time.monotonic()
   telemetry.show_activity('compiling the step')
   lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
-  compiled = lowered.compile(compiler_options=xla_presets.options(run.config.xla_preset))
+  options = xla_presets.options(run.config.xla_preset, jax.default_backend())
+  compiled = lowered.compile(compiler_options=options)
   telemetry.bar.set_postfix_str('')
   telemetry.log(f'compiled the step in {time.monotonic() - started:.1f} s')
   return compiled

@@ -4,6 +4,7 @@ import functools
 from types import SimpleNamespace
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -36,6 +37,29 @@ def test_equals_the_plain_computation(t):
     (y, gradient), (want, wanted_gradient) = both(ours)(x), both(plain)(x)
   np.testing.assert_allclose(y, want, atol=2e-6)
   np.testing.assert_allclose(gradient, wanted_gradient, atol=2e-5)
+
+
+def dots(jaxpr):
+  """All matmuls of a jaxpr and of those inside it."""
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == 'dot_general':
+      yield equation
+    for inner in jax.extend.core.jaxprs_in_params(equation.params):
+      yield from dots(inner)
+
+
+def test_no_matmul_of_a_bfloat16_model_has_a_float32_operand():
+  x, cotangent = qkv(16).astype('bfloat16'), qkv(16)[0].astype('bfloat16')
+  def gradient(x):
+    y, vjp = jax.vjp(lambda x: attention(*x, kernel='xla', rate=0.0, keys=None), x)
+    return vjp(cotangent.astype(y.dtype))[0]
+  with mesh_of():
+    found = list(dots(jax.make_jaxpr(gradient)(x).jaxpr))
+    exact = jax.jit(gradient)(x.astype('float32'))
+    got = jax.jit(gradient)(x)
+  assert len(found) == 4 * 6  # two matmuls forward and four backward, in each of the blocks of queries
+  assert {operand.aval.dtype for dot in found for operand in dot.invars} == {jnp.dtype('bfloat16')}
+  assert float(jnp.linalg.norm(got - exact) / jnp.linalg.norm(exact)) < 0.01
 
 
 def test_weights_dropped_at_the_given_rate_and_scaled():

@@ -9,7 +9,8 @@ import pytest
 from conftest import mesh_of, random_batch, tiny_config
 from flax import nnx
 
-from gptjax.model.gpt import GPT
+from gptjax.model.compute import unrolled
+from gptjax.model.gpt import GPT, Block
 from gptjax.model.parameters import padded_vocab
 from gptjax.model.size import n_params
 
@@ -142,6 +143,22 @@ def test_padding_of_the_vocabulary_is_never_seen():
   assert logits[0].shape[-1] == 61
   for other in logits[1:]:
     np.testing.assert_allclose(logits[0], other, atol=1e-6)
+
+
+@pytest.mark.parametrize('remat', ['none', 'full'])
+def test_unrolled_layers_are_traced_once(monkeypatch, remat):
+  traced, call = [], Block.__call__
+  monkeypatch.setattr(Block, '__call__', lambda *arguments: traced.append(1) or call(*arguments))
+  numbers = []
+  for n_layer in (2, 5):
+    config = tiny_config()
+    config.model.update(n_layer=n_layer, scan=False, remat=remat)
+    with mesh_of():
+      model = unrolled(GPT(jax.random.key(0), config))
+      traced.clear()
+      jax.make_jaxpr(jax.grad(lambda model: model.features(jnp.zeros((2, 8), 'int32')).sum()))(model)
+    numbers.append(len(traced))
+  assert numbers[0] == numbers[1] > 0
 
 
 def test_a_sequence_longer_than_the_context_is_refused():

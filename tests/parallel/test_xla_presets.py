@@ -17,7 +17,7 @@ import sys
 import jax, jax.numpy as jnp
 from gptjax.kernels import xla_presets
 lowered = jax.jit(lambda x: x @ x).lower(jnp.ones((4, 4)))
-compiled = lowered.compile(compiler_options=xla_presets.options(sys.argv[1]) | eval(sys.argv[2]))
+compiled = lowered.compile(compiler_options=xla_presets.options(sys.argv[1], "cpu") | eval(sys.argv[2]))
 assert compiled(jnp.ones((4, 4)))[0, 0] == 4
 """
 

@@ -27,6 +27,11 @@ from gptjax.train.step import init_state
 FACTS = {'corpus_digest': 'abc'}
 
 
+def test_a_run_starts_without_orbax_which_takes_time_to_import():
+  code = 'import sys, gptjax.pretrain.loop; assert "orbax.checkpoint" not in sys.modules'
+  subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
+
+
 def state_on(sizes, seed=0):
   config = tiny_config(**{'train.seed': seed})
   with mesh_of(**sizes):

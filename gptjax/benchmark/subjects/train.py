@@ -55,7 +55,7 @@ def compiled_step(config, **options):
   batch = sharding.shard_batch(random_batch(config), mesh)
   step = functools.partial(train_step, config=config, graphdef=graph(config), steps=10**6)
   lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
-  options = xla_presets.options(config.xla_preset) | options
+  options = xla_presets.options(config.xla_preset, jax.default_backend()) | options
   return lowered.compile(compiler_options=options), state, batch
 
 
