@@ -1,16 +1,14 @@
 """Seconds from the command to its first logged step: python -m gptjax.benchmark start
 
 Starts `python -m gptjax.main` on a config whose corpus already exists, and waits for the first line of
-metrics.jsonl: once without compiled programs, then with the compilation cache of that run. With --processes=N
-the run has N processes, all on this machine.
-
-Beside the warm starts, in turns: the floor, in which a process only imports jax, flax and optax and reaches a
-device.
+metrics.jsonl. In turns: without compiled programs, with the compilation cache of that run, and the floor, in
+which a process only imports jax, flax and optax and reaches a device. With --processes=N the run has N
+processes, all on this machine.
 """
 
 import argparse
 import concurrent.futures
-import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -26,6 +24,7 @@ from gptjax.command import bars, run, shutdown
 from gptjax.command.flag_types import integer
 from gptjax.errors import InputError
 from gptjax.storage.files import paths
+from gptjax.text.words import plural
 
 TARGET_S = 1    # seconds that a start with a warm cache may take more than the floor
 LIMIT_S = 600   # time limit of one start, in seconds
@@ -94,23 +93,26 @@ def main(argv):
   machine = machine_info(('jax', 'jaxlib', 'flax', 'tensorflow'))
   with tempfile.TemporaryDirectory() as folder:
     time_to_first_step(flags.config, Path(folder), 'corpus-run')  # prepares the corpus
-    os.rename(f'{folder}/compiled', f'{folder}/old')
-    start = lambda name: time_to_first_step(flags.config, Path(folder), name, flags.processes, flags.set)
-    cold = start('cold')
-    pairs = [(start(f'warm-{turn}'), floor(flags.processes))
-             for turn in bars.bar(range(flags.turns), desc='starting', unit='turn', leave=False)]
-  seconds, floors = zip(*pairs)
-  above = statistics.median(warm - least for warm, least in pairs)
+    def start(name):
+      return time_to_first_step(flags.config, Path(folder), name, flags.processes, flags.set)
+
+    def turn(number):
+      shutil.rmtree(f'{folder}/compiled', ignore_errors=True)
+      return start(f'cold-{number}'), start(f'warm-{number}'), floor(flags.processes)
+
+    turns = [turn(number) for number in bars.bar(range(flags.turns), desc='starting', unit='turn', leave=False)]
+  cold, warm, floors = zip(*turns)
+  above = statistics.median(seconds - least for _, seconds, least in turns)
   name = Path(flags.config).stem + f', {flags.processes} processes' * (flags.processes > 1)
   print(f'{name}, {machine["cores"]} cores of {machine["processor"]}, {machine["date"]}; from the command to '
-        f'the first logged step, seconds:\nnothing compiled  {cold:.1f}\nwarm cache        '
-        f'{statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f}, {flags.turns} turns)\n'
-        f'the floor         {statistics.median(floors):.1f} ({min(floors):.1f} to {max(floors):.1f})')
+        f'the first logged step, seconds, medians of {plural(flags.turns, "turn")}:')
+  for what, seconds in (('nothing compiled', cold), ('warm cache', warm), ('the floor', floors)):
+    print(f'{what:<18}{statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f})')
   gate = results.gate(f'{name}, start to first step with a warm cache, seconds above the floor', '<=',
                       TARGET_S, above)
   results.print_gates([gate])
   what = f'start to first step, {name}'
-  rows = [results.row(what, 'nothing compiled', 's', [cold]), results.row(what, 'warm cache', 's', seconds),
+  rows = [results.row(what, 'nothing compiled', 's', cold), results.row(what, 'warm cache', 's', warm),
           results.row(what, 'imports and a device alone', 's', floors)]
   results.write(flags.out, 'start', machine, rows, [gate])
   return 0 if gate['holds'] else 1
