@@ -1,7 +1,7 @@
 """Compilation in runs of several processes: no process runs a program before all have compiled it.
 
-JAX compiles a program when it is first called, in each process, and caches a compilation of more than a
-second in `config.compilation_cache`. In a run of several processes that has two disadvantages:
+JAX compiles a program when it is first called, in each process, and caches it in `config.compilation_cache`
+if that took long enough. In a run of several processes that has two disadvantages:
 
 - Only process 0 writes to the cache. That is enough if all processes see one folder and use the same key. But
   the key contains the topology, which on CPUs includes only the process itself, and the folder may be on a

@@ -9,6 +9,7 @@ private import: with the public functions a barrier has no time limit.
 
 import contextlib
 import faulthandler
+import functools
 import itertools
 import json
 import os
@@ -29,10 +30,10 @@ ROLL_CALL_LIMIT = 3     # seconds within which a healthy process answers
 POLL = 0.5              # seconds between two reads of the messages
 
 # Folders of the store.
-MESSAGES, PRESENT, ACKNOWLEDGED, ROLLS = (f'gptjax/{name}/' for name in (
-  'messages', 'present', 'acknowledged', 'rolls'))  # the last: results of shared roll calls
+MESSAGES, PRESENT, ACKNOWLEDGED, ROLLS, HOSTS = (f'gptjax/{name}/' for name in (
+  'messages', 'present', 'acknowledged', 'rolls', 'hosts'))  # rolls: results of shared roll calls
 
-hosts = []              # host name of each process; empty: this is the only process
+hosts = []              # host name of each process, '' if not yet known; empty: this is the only process
 lost = set()            # indices of the processes that did not answer a roll call
 _roll_calls = itertools.count()
 
@@ -47,14 +48,40 @@ def process_index():
   return distributed.global_state.process_id
 
 
+def begin(names):
+  """Tell the others the host of this process, once JAX's service has started.
+
+  Args:
+    names: host name of each process, '' if it is not known here.
+  """
+  hosts[:] = names
+  client().key_value_set(f'{HOSTS}{process_index()}', names[process_index()])
+
+
 def process_name(i):
   """The name of a process in messages."""
+  _look_up([i])
   return rendezvous.process_name(i, hosts)
 
 
 def lost_message(absent):
   """The message about processes that do not answer."""
+  _look_up(absent)
   return rendezvous.lost_message(absent, hosts)
+
+
+def _look_up(processes):
+  """Ask the store for the host names of processes that are not known here."""
+  for i in processes:
+    hosts[i] = hosts[i] or _run_within(POLL, functools.partial(_stored_host, i)) or ''
+
+
+def _stored_host(i):
+  """The host name of a process in the store; '' if process 0 is lost, or if that process has not begun."""
+  try:
+    return wire.host_name(client().key_value_try_get(f'{HOSTS}{i}'))
+  except (jax.errors.JaxRuntimeError, ValueError):
+    return ''
 
 
 def absent_processes(folder, limit, expected=None):

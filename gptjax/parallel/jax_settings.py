@@ -23,6 +23,9 @@ from gptjax.storage.files import json_files, paths, private_folder, records
 FIXED = {'jax_default_prng_impl': 'threefry2x32', 'jax_threefry_partitionable': True,
          'jax_random_seed_offset': 0}
 
+# Programs that compile faster are not cached. JAX's default of a second omits the smaller ones of a run.
+MIN_COMPILE_SECONDS, CACHED_SECONDS = 'jax_persistent_cache_min_compile_time_secs', 0.1
+
 # Settings with unsupported values: the required value, and why.
 NEEDED = {
   'jax_enable_x64': (False, 'gptjax computes in float32 and bfloat16'),
@@ -249,6 +252,8 @@ def use_cache(folder, name='compilation_cache', instead='switch it off'):
     with contextlib.suppress(OSError):  # JAX continues without a cache, and warns
       private_folder.make(folder, name, instead)
   jax.config.update('jax_compilation_cache_dir', folder or None)
+  if MIN_COMPILE_SECONDS.upper() not in os.environ:
+    jax.config.update(MIN_COMPILE_SECONDS, CACHED_SECONDS)
 
 
 def _as_variable(name):

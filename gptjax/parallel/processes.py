@@ -79,7 +79,7 @@ def start(coordinator=None, num_processes=None, process_id=None, workdir='', lim
   _catch_abort(run.process_id, run.num_processes)  # JAX aborts the process when its start fails
   with rendezvous.watch_connections(connections, hosts, control.exit_with):
     start_jax(run, bind, START_LIMIT, HEARTBEAT_LIMIT)
-  control.hosts[:] = hosts
+  control.begin(hosts)
   threading.Thread(target=_listen, daemon=True).start()
 
 

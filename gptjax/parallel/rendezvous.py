@@ -5,7 +5,8 @@ at the port that JAX's coordination service uses once all have connected. The co
 has started: if one closes before, its process is dead.
 
 On a connection the other process sends its index, process 0 answers with the source of its token, and both
-prove that they have it (see `run_token`). Then process 0 sends the list of hosts.
+prove that they have it (see `run_token`). Then process 0 sends its host name, the same few bytes to each. It
+alone has the list of all names; the others find one in JAX's store when a message needs it (see `control`).
 """
 
 import contextlib
@@ -27,7 +28,7 @@ from gptjax.text.printable import printable
 
 class Connected(NamedTuple):
   """The result of the rendezvous."""
-  hosts: list        # host name of each process
+  hosts: list        # host name of each process; '' if it is not known here
   bind: str | None   # address to which process 0 binds
   connections: dict  # {process index: socket}: on process 0 to each other one, elsewhere to process 0
 
@@ -83,7 +84,7 @@ def _hostname():
 
 def process_name(i, hosts):
   """The name of a process in messages."""
-  return f'process {i} of {len(hosts)} ({hosts[i]})'
+  return f'process {i} of {len(hosts)}' + (f' ({hosts[i]})' if hosts[i] else '')
 
 
 def lost_message(absent, hosts):
@@ -142,7 +143,7 @@ def _resolve(address, host, port, deadline):
 
 
 def _serve(address, socket_info, n, connections, deadline, limit, token):
-  """Process 0: wait for all processes, then send each the list of hosts, or the error."""
+  """Process 0: wait for all processes, then send each the name of this host, or the error."""
   listening, bind = _listen(address, socket_info)
   with listening, contextlib.ExitStack() as on_failure:
     server = RendezvousServer(listening, n, token, _hostname(), connections)
@@ -150,7 +151,7 @@ def _serve(address, socket_info, n, connections, deadline, limit, token):
     server.wait(deadline)
     hosts = [server.hosts.get(i, '') for i in range(n)]
     lost = missing_message(hosts, limit, server.refused) if not all(hosts) and not server.mismatch else ''
-    answer = {'hosts': hosts, 'wrong': server.mismatch, 'lost': lost}
+    answer = {'host': hosts[0], 'wrong': server.mismatch, 'lost': lost}
     wire.send(connections.values(), server.stopped or answer)
     if server.stopped:
       raise Stopped(*server.stopped)
@@ -202,7 +203,7 @@ def missing_message(hosts, limit, refused=()):
 
 
 def _join(address, socket_info, n, me, connections, deadline, limit, workdir):
-  """Any other process: connect to process 0, authenticate, and wait for the list of hosts."""
+  """Any other process: connect to process 0, authenticate, and wait until all processes have connected."""
   family, kind, protocol, _, server_address = socket_info
   missing_token = ''
   while True:
@@ -219,9 +220,11 @@ def _join(address, socket_info, n, me, connections, deadline, limit, workdir):
       # Process 0 sends the list of missing processes at the deadline.
       wait = max(deadline - time.monotonic(), 0) + 5
       answer = wire.receive(client, wait, wire.MAX_LINE + 4 * n * wire.MAX_HOST)
-      hosts = _parse_hosts(answer, n)
-      if hosts:
+      first = _parse_host(answer)
+      if first:
         client.settimeout(None)
+        hosts = [first, *[''] * (n - 1)]
+        hosts[me] = _hostname()
         return Connected(hosts, None, connections)
       connections.clear()
     client.close()
@@ -265,17 +268,14 @@ def _authenticate(client, n, me, connections, workdir, wait):
   return ''
 
 
-def _parse_hosts(answer, n):
-  """The list of hosts in the answer of process 0; None if it is invalid. Raises the error that it reports."""
+def _parse_host(answer):
+  """The host name in the answer of process 0; None if it is invalid. Raises the error that it reports."""
   if stopped := wire.parse_cause(answer):
     raise Stopped(*stopped)
   if not isinstance(answer, dict):
     return None
   _raise_errors(*(printable(answer.get(name) or '') for name in ('wrong', 'lost')))
-  hosts = answer.get('hosts')
-  if not isinstance(hosts, list) or len(hosts) != n:
-    return None
   try:
-    return [wire.host_name(host) for host in hosts]
+    return wire.host_name(answer.get('host'))
   except ValueError:
     return None

@@ -16,15 +16,10 @@ def found():
   return {n: {what: figures for what, *figures in hosts.measurements(n)} for n in (4, 24)}
 
 
-@pytest.mark.parametrize('what', ['barrier', 'comparison of the config', 'agreement to stop'])
+@pytest.mark.parametrize('what', ['rendezvous', 'barrier', 'comparison of the config', 'agreement to stop'])
 def test_what_a_process_sends_and_receives_does_not_grow_with_their_number(found, what):
   (_, few, small), (_, many, large) = (found[n][what] for n in (4, 24))
-  assert few >= 1 and many < 3 * few and large < 2 * small + 200
-
-
-def test_the_list_of_host_names_is_all_that_grows(found):
-  (_, _, small), (_, _, large) = (found[n]['rendezvous'] for n in (4, 24))
-  assert large == 6 * small == 24 * (len(hosts.host_name(0)) + 4)
+  assert small > 0 and many < 3 * max(few, 1) and large < 2 * small + 200
 
 
 def test_nothing_of_the_simulation_remains(found):

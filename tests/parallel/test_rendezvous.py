@@ -92,8 +92,8 @@ def test_all_learn_the_hosts_and_process_0_where_to_listen(tmp_path, monkeypatch
     monkeypatch.setenv(run_token.VARIABLE, 'a secret of the run')
   address, workdir = free_address(), tmp_path / 'runs' / 'one' if token == 'in the workdir' else ''
   found = outcomes([(address, 5, i) for i in range(5)], workdir=workdir)
-  hosts = [HERE] * 5
-  assert found == [(hosts, address)] + [(hosts, None)] * 4
+  known = lambda me: [HERE if i in (0, me) else '' for i in range(5)]
+  assert found == [([HERE] * 5, address)] + [(known(i), None) for i in range(1, 5)]
   assert not list(tmp_path.iterdir())  # nothing is left of the token
 
 
@@ -225,8 +225,8 @@ def test_without_any_token_a_second_process_of_a_number_is_refused_and_the_first
     second.prove(b'', 1, 3)
     assert 'two processes were started as number 1' in second.hear()['wrong']
     third.prove(b'', 2, 3, '\x1b]0;title\x07\u202e')
-    hosts = [HERE, 'there', r'\x1b]0;title\x07\u202e']
-    assert meeting.result()[0][0] == first.hear()['hosts'] == third.hear()['hosts'] == hosts
+    assert meeting.result()[0][0] == [HERE, 'there', r'\x1b]0;title\x07\u202e']
+    assert first.hear()['host'] == third.hear()['host'] == HERE
 
 
 @pytest.mark.parametrize('code', [0, 3, 137, None, True, '75', 75.0])

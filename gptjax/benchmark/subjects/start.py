@@ -100,7 +100,8 @@ def main(argv):
       shutil.rmtree(f'{folder}/compiled', ignore_errors=True)
       return start(f'cold-{number}'), start(f'warm-{number}'), floor(flags.processes)
 
-    turns = [turn(number) for number in bars.bar(range(flags.turns), desc='starting', unit='turn', leave=False)]
+    numbers = bars.bar(range(flags.turns), desc='starting', unit='turn', leave=False)
+    turns = [turn(number) for number in numbers]
   cold, warm, floors = zip(*turns)
   above = statistics.median(seconds - least for _, seconds, least in turns)
   name = Path(flags.config).stem + f', {flags.processes} processes' * (flags.processes > 1)
