@@ -12,8 +12,6 @@ import numpy as np
 
 from gptjax.data.corpus import order
 
-WIDTH_MULTIPLE = 8  # tokens: every width is a multiple of it
-
 
 class Encoded(NamedTuple):
   """Examples as token sequences, g sequences per example.
@@ -40,19 +38,20 @@ class Encoded(NamedTuple):
     return self.lengths.max(1)
 
 
-def choose_widths(lengths, max_widths, min_saving=0.04):
+def choose_widths(lengths, max_widths, multiple, min_saving=0.04):
   """The padding widths, at most `max_widths`, that minimize padding and are large enough for all sequences.
 
   Args:
     lengths: int[n], tokens of each sequence.
     max_widths: maximum number of widths.
+    multiple: of which every width is one.
     min_saving: share of all padded tokens that another width must save, as each width is a program to
       compile.
 
   Returns:
-    Ascending list of multiples of WIDTH_MULTIPLE.
+    Ascending list.
   """
-  size, count = np.unique(-(-np.asarray(lengths) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE, return_counts=True)
+  size, count = np.unique(-(-np.asarray(lengths) // multiple) * multiple, return_counts=True)
   n_shorter = np.concatenate([[0], np.cumsum(count)])
   # cost[j]: padded tokens of the j shortest sizes with the widths so far. Each iteration adds a width.
   cost, choices_per_width = np.where(n_shorter == 0, 0.0, np.inf), []

@@ -34,8 +34,9 @@ class Plan(NamedTuple):
   model_flops: the same without rematerialization, with causal attention.
   sent: {(network, kind of collective): bytes per step}; the network is 'intra' or 'inter' (between slices or
     hosts).
-  seconds: {'compute', 'memory': at these ceilings; 'kernels': each kernel at its lower ceiling; 'intra',
-    'inter': the networks; 'step': kernels and networks overlapped; 'serial': without overlap}.
+  seconds: {'compute', 'memory': at these ceilings; 'kernels': each kernel at its lower ceiling,
+    'memory_bound': the part of that in kernels that memory limits; 'intra', 'inter': the networks; 'step':
+    kernels and networks overlapped; 'serial': without overlap}.
   mfu: of the step, in the convention of the PaLM paper.
   tokens_per_second: of all devices.
   compile_seconds: duration of the compilation.
@@ -97,7 +98,9 @@ def step_seconds(kernels, sent, device):
   network = {name: sum(value for (where, _), value in sent.items() if where == name) / bandwidth
              for name, bandwidth in (('intra', device.intra_bandwidth), ('inter', device.inter_bandwidth))}
   kernel_seconds = sum(map(max, compute, memory))
-  return {'compute': sum(compute), 'memory': sum(memory), 'kernels': kernel_seconds, **network,
+  memory_bound = sum(at_memory for at_compute, at_memory in zip(compute, memory) if at_memory > at_compute)
+  return {'compute': sum(compute), 'memory': sum(memory), 'kernels': kernel_seconds,
+          'memory_bound': memory_bound, **network,
           'step': max(kernel_seconds, *network.values()), 'serial': kernel_seconds + sum(network.values())}
 
 

@@ -46,7 +46,8 @@ def plan_text(plan, config, mesh, name, device, price):
     '', 'seconds per step, lower bounds (roofline)',
     f'  compute       {plan.seconds["compute"]:>9.4f}   at {device.flops / 1e12:,.0f} TFLOP/s',
     f'  memory        {plan.seconds["memory"]:>9.4f}   at {device.bandwidth / 1e9:,.0f} GB/s',
-    f'  kernels       {plan.seconds["kernels"]:>9.4f}   each at the slower of these two',
+    f'  kernels       {plan.seconds["kernels"]:>9.4f}   each at the slower of these two: '
+    f'{plan.seconds["memory_bound"] / plan.seconds["kernels"]:.0%} of it in kernels that memory limits',
     *(f'  network       {plan.seconds[where]:>9.4f}   {what}, at {speed / 1e9:,.1f} GB/s'
       for where, (what, speed) in networks.items() if plan.seconds[where]),
     f'  step          {plan.seconds["step"]:>9.4f}   with network and kernels overlapped; '

@@ -20,11 +20,11 @@ def encoded(lengths, g=1):
 
 
 @settings(max_examples=60, deadline=None)
-@given(LENGTHS, st.integers(1, 4))
-def test_widths_are_the_cheapest(lengths, most):
-  found = batches.choose_widths(lengths, most, min_saving=0)
+@given(LENGTHS, st.integers(1, 4), st.sampled_from([1, 3, 8]))
+def test_widths_are_the_cheapest(lengths, most, multiple):
+  found = batches.choose_widths(lengths, most, multiple, min_saving=0)
   padded = lambda chosen: sum(min((w for w in chosen if w >= n), default=np.inf) for n in lengths)
-  sizes = sorted({-(-n // 8) * 8 for n in lengths})
+  sizes = sorted({-(-n // multiple) * multiple for n in lengths})
   assert len(found) <= most and found == sorted(set(found))
   subsets = itertools.chain.from_iterable(
     itertools.combinations(sizes[:-1], k) for k in range(min(most, len(sizes), 3)))
@@ -35,7 +35,7 @@ def test_widths_are_the_cheapest(lengths, most):
 @given(LENGTHS, st.integers(1, 9), st.integers(0, 5), st.booleans())
 def test_every_example_comes_once_an_epoch_in_a_batch_that_it_fits(lengths, size, seed, by_length):
   lengths = np.array(lengths)
-  chosen = batches.choose_widths(lengths, 3, min_saving=0)
+  chosen = batches.choose_widths(lengths, 3, 8, min_saving=0)
   plan = batches.BatchSchedule(lengths, chosen, size, seed, by_length)
   seen = [plan(step) for step in range(2 * plan.per_epoch)]
   for epoch in (seen[:plan.per_epoch], seen[plan.per_epoch:]):
@@ -94,7 +94,7 @@ def test_hosts_hold_the_rows_of_one_batch():
 
 def test_evaluation_sees_each_example_once():
   lengths = np.array([5, 90, 30, 7, 20])
-  chosen = batches.choose_widths(lengths, 3)
+  chosen = batches.choose_widths(lengths, 3, 8)
   made = batches.evaluation_batches(lengths, chosen, 2)
   assert sorted(np.concatenate([rows for rows, _ in made])) == [0, 1, 2, 3, 4]
   assert all(lengths[rows].max() <= width for rows, width in made)

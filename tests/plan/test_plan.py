@@ -84,7 +84,8 @@ def test_a_kernel_takes_the_time_of_its_lower_ceiling():
   kernels = [traffic.Kernel('product', 3, 100, 5), traffic.Kernel('sum', 2, 0, 50)]
   sent = {('intra', 'all-gather'): 8, ('intra', 'all-reduce'): 2, ('inter', 'all-reduce'): 90}
   assert estimate.step_seconds(kernels, sent, device) == pytest.approx(
-    {'compute': 30, 'memory': 23, 'kernels': 50, 'intra': 5, 'inter': 90, 'step': 90, 'serial': 145})
+    {'compute': 30, 'memory': 23, 'kernels': 50, 'memory_bound': 20, 'intra': 5, 'inter': 90, 'step': 90,
+     'serial': 145})
 
 
 def test_a_kernel_reads_only_its_slice_of_stacked_layers():

@@ -48,6 +48,7 @@ def make_parser():
   parser.add_argument('--contenders', default=f'{OURS},{TRAINER},{RANDOM}',
                       help='of those above; padded to 512 tokens, 12 layers x 768 need 30 GB')
   parser.add_argument('--batches', type=integer(1, 1_000_000), default=16, help='of 32 examples, per turn')
+  parser.add_argument('--width_multiple', type=integer(1, 128), default=8, help='of the padded widths')
   parser.add_argument('--turns', type=integer(1, 1000), default=3)
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   parser.add_argument('--worker', choices=CONTENDERS, help=argparse.SUPPRESS)
@@ -65,6 +66,7 @@ def load(flags):
   config.model.update(dict(n_layer=flags.n_layer, n_embd=flags.n_embd, n_head=max(flags.n_embd // 64, 1),
                            n_ctx=flags.n_ctx, n_vocab=tokenizer.n_vocab))
   config.data.tfds_dir, config.finetune.limit, config.finetune.lm_coef = flags.tfds_dir, EXAMPLES, 0.0
+  config.finetune.width_multiple = flags.width_multiple
   config.model.compute_dtype = 'float32'
   configs.resolve(config, '')
   configs.check(config)
