@@ -101,6 +101,7 @@ def gptjax_trainer(flags, is_padded):
     state_cell[0], metrics = train_step(state_cell[0], sharding.shard_batch(batch, mesh))
     return metrics
 
+  epoch = [schedule(i) for i in range(schedule.per_epoch)]
   for width in widths:  # compile
     one_step(loaded.train.index[:0], width)
 
@@ -108,8 +109,7 @@ def gptjax_trainer(flags, is_padded):
     n = max(1, n // EVERY) if is_padded else n
     jax.block_until_ready(state_cell[0])
     start, n_examples = time.perf_counter(), 0
-    for i in range(turn * n, (turn + 1) * n):
-      examples, width = schedule(i)
+    for examples, width in representative(epoch, [width for _, width in epoch], n, turn):
       one_step(examples, width)
       n_examples += len(examples)
     jax.block_until_ready(state_cell[0])
@@ -152,10 +152,11 @@ def trainer(flags, is_grouped):
   def train(turn, n):
     rng, clock, lengths = np.random.default_rng(turn), Clock(), [len(each['input_ids']) for each in examples]
     order = rng.permutation(len(examples)).tolist()
-    if is_grouped:  # the Trainer's own groups of an epoch, of which a turn takes a random part
+    if is_grouped:  # the Trainer's own groups of an epoch
       order = list(LengthGroupedSampler(size, lengths=lengths, generator=torch.Generator().manual_seed(turn)))
     batches = [order[i:i + size] for i in range(0, len(order), size)]
-    rows = [examples[i] for b in rng.permutation(len(batches))[:n] for i in batches[b]]
+    chosen = representative(batches, [max(lengths[i] for i in batch) for batch in batches], n, turn)
+    rows = [examples[i] for batch in chosen for i in batch]
     with tempfile.TemporaryDirectory() as folder:
       arguments = transformers.TrainingArguments(
         output_dir=folder, per_device_train_batch_size=size, num_train_epochs=1, use_cpu=True, seed=turn,
@@ -167,6 +168,13 @@ def trainer(flags, is_grouped):
     return len(rows), clock.seconds
 
   return train
+
+
+def representative(batches, lengths, n, turn):
+  """n of the batches of an epoch, evenly spaced by length, so that turns and contenders are comparable."""
+  ordered = [batch for _, batch in sorted(enumerate(batches), key=lambda pair: lengths[pair[0]])]
+  offset = turn * 0.618 % 1
+  return [ordered[int((i + offset) / n * len(ordered))] for i in range(n)]
 
 
 def worker(flags):
