@@ -13,7 +13,6 @@ from gptjax.errors import InputError
 from gptjax.finetune import step, trainable
 from gptjax.finetune.model import Classifier
 from gptjax.finetune.tasks import transforms
-from gptjax.kernels import xla_presets
 from gptjax.model.compute import stacked
 from gptjax.model.parameters import Declaration, padded_vocab
 from gptjax.parallel import sharding
@@ -83,14 +82,13 @@ def init_state(config, kind, outputs, source, mesh):
       params['lm'] = transfer_weights(params['lm'], pretrained_params, config, declarations)
     return step.init_state(config, step.graph(config, kind, outputs), params)
 
-  jit = functools.partial(jax.jit, compiler_options=xla_presets.options('none', jax.default_backend()))
   if source is None or not config.finetune.pretrained:
-    return jit(lambda: make_state(None))()
+    return jax.jit(lambda: make_state(None))()
   pretrained_config = copy.deepcopy(config)
   pretrained_config.model.n_vocab -= 3
   make_state = functools.partial(make_state, declarations=layout.weight_declarations(config))
   shapes = sharding.with_shardings(layout.weight_shapes(pretrained_config), mesh)
-  return jit(make_state)(source.read(shapes))
+  return jax.jit(make_state)(source.read(shapes))
 
 
 def transfer_weights(fresh, pretrained, config, declarations):

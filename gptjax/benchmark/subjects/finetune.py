@@ -171,7 +171,11 @@ def trainer(flags, is_grouped):
 
 
 def representative(batches, lengths, n, turn):
-  """n of the batches of an epoch, evenly spaced by length, so that turns and contenders are comparable."""
+  """n of the batches of an epoch, evenly spaced by length, so that turns and contenders are comparable.
+
+  All of them, if there are fewer.
+  """
+  n = min(n, len(batches))
   ordered = [batch for _, batch in sorted(enumerate(batches), key=lambda pair: lengths[pair[0]])]
   offset = turn * 0.618 % 1
   return [ordered[int((i + offset) / n * len(ordered))] for i in range(n)]
