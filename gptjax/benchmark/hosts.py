@@ -5,7 +5,7 @@ is real, as are the sockets of the rendezvous. So the seconds are those of all p
 machine together; requests and bytes are what a run on so many hosts has.
 
 Checkpoints and metrics: one process with as many CPU devices as there would be hosts, among which the state
-of a small model is sharded. It writes and reads the shards of all, so its seconds should stay the same.
+of a small model is sharded. It writes and reads the shards of all of them, which hosts do at the same time.
 """
 
 import argparse

@@ -3,8 +3,12 @@
 They are passed to the compiler of the training step only, not through XLA_FLAGS, where an unknown name aborts
 the process before Python can report it. All names here are known to jax 0.10 and 0.11.
 
-Without a preset, too, programs for CPUs are compiled with ON_CPUS.
+On CPUs, training steps and the initial weights of pretraining are compiled with ON_CPUS, whatever the preset.
 """
+
+import os
+
+import jax
 
 from gptjax.errors import InputError
 
@@ -12,7 +16,8 @@ LAYERS = 128 << 20  # bytes: combines the collectives of several layers of the l
 
 # LLVM's first level: the step compiles a fifth faster, the initial weights three times as fast, and both run
 # as fast as with the third level, because XLA vectorizes loops itself and matmuls are a library's.
-ON_CPUS = {'xla_backend_optimization_level': 1}
+LEVEL = 'xla_backend_optimization_level'
+ON_CPUS = {LEVEL: 1}
 
 # {preset: (platform that it is for, options)}
 PRESETS = {
@@ -40,5 +45,9 @@ def check(preset, platform):
 
 
 def options(preset, platform):
-  """{name: value} for `.compile(compiler_options=...)` on 'cpu', 'gpu' or 'tpu'."""
-  return (ON_CPUS if platform == 'cpu' else {}) | PRESETS[preset][1]
+  """{name: value} for `.compile(compiler_options=...)` on 'cpu', 'gpu' or 'tpu'.
+
+  A level of optimization that the user has set for JAX or XLA stays.
+  """
+  is_set = jax.config.values['jax_disable_most_optimizations'] or LEVEL in os.environ.get('XLA_FLAGS', '')
+  return (ON_CPUS if platform == 'cpu' and not is_set else {}) | PRESETS[preset][1]

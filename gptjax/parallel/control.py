@@ -9,7 +9,6 @@ private import: with the public functions a barrier has no time limit.
 
 import contextlib
 import faulthandler
-import functools
 import itertools
 import json
 import os
@@ -28,6 +27,7 @@ from gptjax.text.printable import printable
 
 ROLL_CALL_LIMIT = 3     # seconds within which a healthy process answers
 POLL = 0.5              # seconds between two reads of the messages
+LOOKED_UP = 8           # host names that a message may ask for: all processes may do so at the same time
 
 # Folders of the store.
 MESSAGES, PRESENT, ACKNOWLEDGED, ROLLS, HOSTS = (f'gptjax/{name}/' for name in (
@@ -71,17 +71,17 @@ def lost_message(absent):
 
 
 def _look_up(processes):
-  """Ask the store for the host names of processes that are not known here."""
-  for i in processes:
-    hosts[i] = hosts[i] or _run_within(POLL, functools.partial(_stored_host, i)) or ''
+  """Ask the store for the host names of the first of some processes, as far as they are not known here.
 
-
-def _stored_host(i):
-  """The host name of a process in the store; '' if process 0 is lost, or if that process has not begun."""
-  try:
-    return wire.host_name(client().key_value_try_get(f'{HOSTS}{i}'))
-  except (jax.errors.JaxRuntimeError, ValueError):
-    return ''
+  If process 0 is lost, or one of them has not begun, messages have its index alone.
+  """
+  unknown = [i for i in processes if not hosts[i]][:LOOKED_UP]
+  def ask():
+    with contextlib.suppress(jax.errors.JaxRuntimeError, ValueError):
+      for i in unknown:
+        hosts[i] = wire.host_name(client().key_value_try_get(f'{HOSTS}{i}'))
+  if unknown:
+    _run_within(POLL, ask)
 
 
 def absent_processes(folder, limit, expected=None):
@@ -287,11 +287,13 @@ def _wait_for_cause(limit):
 def _parse_cause(messages):
   """The cause in the messages, arguments of `_acknowledge_and_exit`; None if absent or invalid."""
   try:
-    sender, line, code, stacks = json.loads(messages.get(f'{MESSAGES}cause', ''))
+    sender, host, line, code, stacks = json.loads(messages.get(f'{MESSAGES}cause', ''))
+    host = wire.host_name(host)
   except (ValueError, TypeError, RecursionError):
     return None
   if sender not in range(len(hosts)) or not wire.is_cause(code):
     return None
+  hosts[sender] = hosts[sender] or host  # the store may be gone when a line needs it
   return sender, printable(line), code, bool(stacks)
 
 
@@ -302,7 +304,7 @@ def _publish_and_exit(line, code, stacks=False):
     cause = _wait_for_cause(0)
     if not cause:
       with contextlib.suppress(jax.errors.JaxRuntimeError):  # another process was faster
-        client().key_value_set(f'{MESSAGES}cause', json.dumps([me, line, code, stacks]))
+        client().key_value_set(f'{MESSAGES}cause', json.dumps([me, hosts[me], line, code, stacks]))
       cause = _wait_for_cause(0)
     if cause and cause[0] != me:
       _acknowledge_and_exit(*cause)

@@ -53,7 +53,7 @@ def connect(address, n, me, limit, workdir='', log=_log):
     log: called with a warning.
 
   Returns:
-    Met.
+    Connected.
 
   Raises:
     ValueError: the processes disagree, or the address or the token is invalid.

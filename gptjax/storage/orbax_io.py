@@ -14,7 +14,7 @@ import warnings
 
 import jax
 import numpy as np
-from etils import epath, epy
+from etils import epath
 
 from gptjax import errors
 from gptjax.errors import Denied, InputError, LostWorkdir, Unavailable
@@ -22,9 +22,7 @@ from gptjax.storage import bucket_files, literal_path, orbax_s3
 from gptjax.storage.files import buckets
 from gptjax.storage.files.paths import Url
 from gptjax.storage.literal_path import SPECIAL, literal
-
-with epy.lazy_imports():  # at the first save, or at the start if there is a checkpoint: it takes 0.2 s
-  import orbax.checkpoint as ocp
+from gptjax.storage.orbax_s3 import ocp
 
 # After a failed save Orbax leaves coroutines that never ran, about which Python would warn at exit.
 warnings.filterwarnings('ignore', "coroutine '.*' was never awaited", RuntimeWarning)
@@ -49,7 +47,7 @@ class Writer:
 
   def start(self, path, state):
     """Start to write a tree to a new folder; its parent must exist."""
-    self._orbax = self._orbax or ocp.StandardCheckpointer(**_place_options(self._place))
+    self._orbax = self._orbax or ocp().StandardCheckpointer(**_place_options(self._place))
     folder = self._folder.enter_context(_opened(path.parent))
     self._orbax.save(folder / path.name, state, save_args=_save_args(path, state))
 
@@ -168,33 +166,35 @@ def _reading(path):
 
 def restore(path, abstract_state):
   """Restore a tree with the shardings of `abstract_state`, a tree of jax.ShapeDtypeStruct."""
-  with _reading(path), _opened(path) as folder, ocp.StandardCheckpointer(**_place_options(path)) as orbax:
+  with _reading(path), _opened(path) as folder, ocp().StandardCheckpointer(**_place_options(path)) as orbax:
     return _check_complete(orbax.restore(folder, abstract_state))
 
 
 def restore_part(path, abstract):
   """Restore the part of a tree that `abstract` has, with the shardings of its jax.ShapeDtypeStruct."""
-  restore_args = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype), abstract)
+  restore_args = jax.tree.map(lambda x: ocp().ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype), abstract)
   with (_reading(path), _opened(path) as folder,
-        ocp.Checkpointer(ocp.PyTreeCheckpointHandler(), **_place_options(path)) as orbax):
+        ocp().Checkpointer(ocp().PyTreeCheckpointHandler(), **_place_options(path)) as orbax):
     return _check_complete(orbax.restore(folder, args=_partial(abstract, restore_args)))
 
 
 def read_part(path, abstract):
   """Like `restore_part`, but returns NumPy arrays, in this process alone, without devices."""
-  restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), abstract)
+  restore_args = jax.tree.map(lambda _: ocp().RestoreArgs(restore_type=np.ndarray), abstract)
   options = _single_process_options('weights')
+  handler = ocp().PyTreeCheckpointHandler(**options)
   with (_reading(path), _opened(path) as folder,
-        ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**options), **options, **_place_options(path)) as orbax):
+        ocp().Checkpointer(handler, **options, **_place_options(path)) as orbax):
     return _check_complete(orbax.restore(folder, args=_partial(abstract, restore_args)))
 
 
 def write_part(path, tree):
   """Write a tree of NumPy arrays to a new folder, in this process alone, without devices."""
   options = _single_process_options('copy')
+  handler = ocp().PyTreeCheckpointHandler(**options)
   with (_opened(path.parent) as folder,
-        ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**options), **options, **_place_options(path)) as orbax):
-    orbax.save(folder / path.name, args=ocp.args.PyTreeSave(tree, save_args=_save_args(path, tree)))
+        ocp().Checkpointer(handler, **options, **_place_options(path)) as orbax):
+    orbax.save(folder / path.name, args=ocp().args.PyTreeSave(tree, save_args=_save_args(path, tree)))
 
 
 def _check_complete(tree):
@@ -206,13 +206,13 @@ def _check_complete(tree):
 
 
 def _partial(abstract, restore_args):
-  return ocp.args.PyTreeRestore(item=abstract, restore_args=restore_args, partial_restore=True)
+  return ocp().args.PyTreeRestore(item=abstract, restore_args=restore_args, partial_restore=True)
 
 
 def _single_process_options(name):
   """Options of a checkpointer that does not wait for other processes."""
   me = jax.process_index()
-  return {'multiprocessing_options': ocp.options.MultiprocessingOptions(
+  return {'multiprocessing_options': ocp().options.MultiprocessingOptions(
     primary_host=me, active_processes={me}, barrier_sync_key_prefix=f'{name}{me}')}
 
 
@@ -224,7 +224,7 @@ def stored_arrays(path):
   """
   with _opened(path) as folder:
     # Use the handler directly, because a checkpointer only logs errors.
-    handler = ocp.PyTreeCheckpointHandler(**_single_process_options('opened'))
+    handler = ocp().PyTreeCheckpointHandler(**_single_process_options('opened'))
     tree = handler.metadata(epath.Path(folder)).tree
     handler.close()
     chunks = _chunks(path, folder)

@@ -22,6 +22,11 @@ def test_what_a_process_sends_and_receives_does_not_grow_with_their_number(found
   assert small > 0 and many < 3 * max(few, 1) and large < 2 * small + 200
 
 
+def test_checkpoints_and_metrics_of_several_hosts_are_measured():
+  costs = hosts.storage_costs(2)
+  assert len(costs) == len(hosts.SAVED) and min(costs) > 0
+
+
 def test_nothing_of_the_simulation_remains(found):
   assert control.hosts == [] and not processes.is_multiprocess()
   assert rendezvous._hostname is HOSTNAME

@@ -8,12 +8,15 @@ import os
 import queue
 import socket
 import stat
+import threading
 import time
+from types import SimpleNamespace
 
+import jax
 import pytest
 
 from gptjax.errors import InputError, LostProcess
-from gptjax.parallel import rendezvous, rendezvous_server, run_token
+from gptjax.parallel import control, rendezvous, rendezvous_server, run_token
 
 
 def free_address():
@@ -352,3 +355,29 @@ def test_a_workdir_in_a_bucket_has_no_token_file(tmp_path, monkeypatch, workdir)
   with run_token.process_0_token(workdir, True) as token:
     assert token == run_token.NO_TOKEN
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('answer, name', [
+  ('there', 'process 1 of 3 (there)'), ('\x1b]0;t\x07', r'process 1 of 3 (\x1b]0;t\x07)'),
+  ('', 'process 1 of 3'), ('late', 'process 1 of 3'),
+  (jax.errors.JaxRuntimeError('NOT_FOUND'), 'process 1 of 3')])
+def test_a_message_has_the_host_name_that_the_store_gives_in_time(monkeypatch, answer, name):
+  def try_get(key):
+    assert key == f'{control.HOSTS}1'
+    if isinstance(answer, Exception):
+      raise answer
+    released.wait(60 if answer == 'late' else 0)
+    return answer
+  released = threading.Event()
+  monkeypatch.setattr(control, 'hosts', ['first', '', 'me'])
+  monkeypatch.setattr(control, 'POLL', 0.2)
+  monkeypatch.setattr(control, 'client', lambda: SimpleNamespace(key_value_try_get=try_get))
+  assert control.process_name(1) == name and control.process_name(2) == 'process 2 of 3 (me)'
+  released.set()
+
+
+def test_a_cause_has_the_host_name_of_its_sender_because_the_store_may_be_gone(monkeypatch):
+  monkeypatch.setattr(control, 'hosts', ['first', '', 'me'])
+  message = json.dumps([1, 'there', 'the disk is full', 2, False])
+  assert control._parse_cause({f'{control.MESSAGES}cause': message}) == (1, 'the disk is full', 2, False)
+  assert control.process_name(1) == 'process 1 of 3 (there)'  # no client: it is known

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT, tiny_config
@@ -31,6 +32,19 @@ def compiled(preset, more='{}'):
 def test_the_compiler_knows_all_options_of(preset):
   done = compiled(preset)
   assert done.returncode == 0, done.stderr
+
+
+def test_steps_on_cpus_have_a_lower_level_unless_one_is_set(monkeypatch):
+  monkeypatch.setenv('XLA_FLAGS', '')
+  values = {'jax_disable_most_optimizations': False}
+  monkeypatch.setattr(xla_presets, 'jax', SimpleNamespace(config=SimpleNamespace(values=values)))
+  level = {'xla_backend_optimization_level': 1}
+  assert xla_presets.options('none', 'cpu') == level and xla_presets.options('none', 'gpu') == {}
+  monkeypatch.setenv('XLA_FLAGS', '--xla_backend_optimization_level=3')
+  assert xla_presets.options('none', 'cpu') == {}
+  monkeypatch.setenv('XLA_FLAGS', '')
+  values['jax_disable_most_optimizations'] = True
+  assert xla_presets.options('none', 'cpu') == {}
 
 
 def test_one_that_it_does_not_know_would_be_seen():

@@ -84,6 +84,7 @@ def gptjax_trainer(flags, is_padded):
   import jax
 
   from gptjax.finetune import batches, step, weights
+  from gptjax.kernels import xla_presets
   from gptjax.parallel import sharding
   config, loaded = load(flags)
   size, mesh, kind = config.train.batch_size, sharding.make_mesh(config.mesh), loaded.task.kind
@@ -91,7 +92,8 @@ def gptjax_trainer(flags, is_padded):
   state_cell = [weights.init_state(config, kind, loaded.n_outputs, None, mesh)]
   train_step = jax.jit(functools.partial(
     step.train_step, config=config, is_regression=False, steps=10**6,
-    graphdef=step.graph(config, kind, loaded.n_outputs)), donate_argnums=0)
+    graphdef=step.graph(config, kind, loaded.n_outputs)), donate_argnums=0,
+    compiler_options=xla_presets.options('none', 'cpu'))
   widths = [flags.n_ctx] if is_padded else loaded.widths
   schedule = batches.BatchSchedule(loaded.train.max_lengths, widths, size, 0, by_length=not is_padded)
   rows = sharding.local_rows(size, mesh)
@@ -177,8 +179,8 @@ def representative(batches, lengths, n, turn):
   """
   n = min(n, len(batches))
   ordered = [batch for _, batch in sorted(enumerate(batches), key=lambda pair: lengths[pair[0]])]
-  offset = turn * 0.618 % 1
-  return [ordered[int((i + offset) / n * len(ordered))] for i in range(n)]
+  offset = (0.5 + 0.618 * turn) % 1
+  return [ordered[int((i + offset) * len(ordered) / n)] for i in range(n)]
 
 
 def worker(flags):
