@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 from conftest import ENVIRONMENT, ROOT, SHARED, mesh_of
-from evaluate.core.core_judge import CoreJudge, shuffled
-from evaluate.tasks.judge import Judge
+from core_judge import CoreJudge, shuffled
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from task_judge import Judge
 from torch_models import torch, transformers
 
 import gptjax

@@ -11,7 +11,7 @@ import jax
 import killing
 import pytest
 from conftest import ENVIRONMENT, ROOT, SHARED, mesh_of
-from evaluate.tasks.judge import Judge, make
+from task_judge import Judge, make
 
 import gptjax
 from configs import gpt2_zero_shot

@@ -8,10 +8,10 @@ import core_bundle
 import numpy as np
 import pytest
 from conftest import SHARED, mesh_of
-from evaluate.core.core_judge import CoreJudge, shown, shuffled
-from evaluate.tasks.judge import make
+from core_judge import CoreJudge, shown, shuffled
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from task_judge import make
 from torch_models import torch, transformers
 
 import gptjax

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from conftest import SHARED, mesh_of
-from evaluate.tasks.judge import Judge, make
+from task_judge import Judge, make
 
 import gptjax
 from gptjax.errors import InputError

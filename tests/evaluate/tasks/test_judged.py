@@ -9,7 +9,7 @@ import types
 import numpy as np
 import pytest
 from conftest import SHARED, mesh_of
-from evaluate.tasks.judge import N_CTX, Judge, make
+from task_judge import N_CTX, Judge, make
 
 import gptjax
 from gptjax.data.tokenizers import loading

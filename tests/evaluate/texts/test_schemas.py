@@ -9,7 +9,7 @@ import pytest
 import zero_shot_sets as published
 from conftest import SHARED, mesh_of, train
 from corpus_files import write_corpus
-from evaluate.tasks.judge import make
+from task_judge import make
 
 from configs import gpt2_zero_shot
 from gptjax.errors import InputError
