@@ -75,11 +75,12 @@ def _look_up(processes):
 
   If process 0 is lost, or one of them has not begun, messages have its index alone.
   """
-  unknown = [i for i in processes if not hosts[i]][:LOOKED_UP]
+  known = hosts
+  unknown = [i for i in processes if not known[i]][:LOOKED_UP]
   def ask():
     with contextlib.suppress(jax.errors.JaxRuntimeError, ValueError):
       for i in unknown:
-        hosts[i] = wire.host_name(client().key_value_try_get(f'{HOSTS}{i}'))
+        known[i] = wire.host_name(client().key_value_try_get(f'{HOSTS}{i}'))
   if unknown:
     _run_within(POLL, ask)
 
