@@ -237,9 +237,12 @@ def main(argv):
     for what, *figures in measurements(n):
       found.setdefault(what, []).append(figures)
       print(f'{n:>9}  {what:<26}{figures[0]:>8.2f}{figures[1]:>10.1f}{figures[2]:>10,.0f}', flush=True)
-  saved = {n: storage_costs(n) for n in flags.devices}
-  for n, figures in saved.items():
-    print(f'{n:>9}  ' + ', '.join(f'{what}: {value:,.5g}' for what, value in zip(SAVED, figures)), flush=True)
+  saved = {}
+  print('\n' + '  '.join(('devices', *SAVED)) * bool(flags.devices))
+  for n in flags.devices:
+    saved[n] = storage_costs(n)
+    print('  '.join([f'{n:>7}', *(f'{value:>{len(what)},.5g}' for what, value in zip(SAVED, saved[n]))]),
+          flush=True)
   rows = [results.row(f'{what}, simulated', f'{n} processes', 's', [figures[0]])
           for what, series in found.items() for n, figures in zip(flags.processes, series)]
   gates = [results.gate(f'{what}: bytes that {flags.processes[-1]} processes add for each', '<=', GROWTH,

@@ -252,7 +252,8 @@ def use_cache(folder, name='compilation_cache', instead='switch it off'):
     with contextlib.suppress(OSError):  # JAX continues without a cache, and warns
       private_folder.make(folder, name, instead)
   jax.config.update('jax_compilation_cache_dir', folder or None)
-  if folder and jax.config.values[MIN_COMPILE_SECONDS] == 1:  # JAX's default: nobody has set it
+  is_default = jax.config.values[MIN_COMPILE_SECONDS] == 1 and MIN_COMPILE_SECONDS.upper() not in os.environ
+  if folder and is_default:
     jax.config.update(MIN_COMPILE_SECONDS, CACHED_SECONDS)
 
 

@@ -7,6 +7,7 @@ tree and whose large values are in data files. The metadata of each array and ea
 import concurrent.futures
 import contextlib
 import errno
+import functools
 import math
 import re
 import threading
@@ -22,7 +23,6 @@ from gptjax.storage import bucket_files, literal_path, orbax_s3
 from gptjax.storage.files import buckets
 from gptjax.storage.files.paths import Url
 from gptjax.storage.literal_path import SPECIAL, literal
-from gptjax.storage.orbax_s3 import ocp
 
 # After a failed save Orbax leaves coroutines that never ran, about which Python would warn at exit.
 warnings.filterwarnings('ignore', "coroutine '.*' was never awaited", RuntimeWarning)
@@ -32,6 +32,13 @@ CODES = ('UNAVAILABLE', 'DEADLINE_EXCEEDED', 'ABORTED', 'NOT_FOUND', 'DATA_LOSS'
          'http_response_code')  # of any other answer of a service
 QUOTED = re.compile(r" \[(?!http_response_code)\w+='(?:[^'\\]|\\.)*'\]", re.DOTALL)  # in these messages
 abandoned = []  # Writers with threads that wait for the storage, and for which Python would wait at its end
+
+
+@functools.cache
+def ocp():
+  """Orbax; imported at the first save, or at the start if there is a checkpoint, because it takes 0.2 s."""
+  import orbax.checkpoint
+  return orbax.checkpoint
 
 
 class Writer:

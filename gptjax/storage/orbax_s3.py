@@ -40,18 +40,12 @@ CHUNK = 1 << 30  # bytes
 PROBE = 60       # seconds
 
 
-@functools.cache
-def ocp():
-  """Orbax; imported at the first save, or at the start if there is a checkpoint, because it takes 0.2 s."""
-  import orbax.checkpoint
-  return orbax.checkpoint
-
-
 def check_version(url):
   """Raise InputError if this version of Orbax cannot write checkpoints to `url` and read them there."""
-  if '.'.join(ocp().__version__.split('.')[:2]) not in TESTED or not hasattr(_specs(), 'build_kvstore_tspec'):
+  import orbax.checkpoint as ocp
+  if '.'.join(ocp.__version__.split('.')[:2]) not in TESTED or not hasattr(_specs(), 'build_kvstore_tspec'):
     raise InputError(f'{url}: checkpoints on s3:// are tested with orbax-checkpoint {" and ".join(TESTED)}, '
-                     f'and this is {ocp().__version__}: install a version that is tested, or use gs:// or a '
+                     f'and this is {ocp.__version__}: install a version that is tested, or use gs:// or a '
                      'file system')
 
 
@@ -78,12 +72,14 @@ def probe(url):
 
 def options():
   """Options of a checkpointer for a folder on `s3://`."""
-  return {'atomicity_options': ocp().options.AtomicityOptions(mode=ocp().options.AtomicityMode.COMMIT_FILE)}
+  import orbax.checkpoint as ocp
+  return {'atomicity_options': ocp.options.AtomicityOptions(mode=ocp.options.AtomicityMode.COMMIT_FILE)}
 
 
 def save_args(tree):
   """Orbax's arguments for the arrays of a tree: a value is one object, of which S3 takes 5 GB."""
-  return jax.tree.map(lambda _: ocp().SaveArgs(chunk_byte_size=CHUNK), tree)
+  import orbax.checkpoint as ocp
+  return jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK), tree)
 
 
 def driver(url):

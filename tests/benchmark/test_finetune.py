@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from conftest import ENVIRONMENT, ROOT
 from finetune import published
@@ -39,6 +40,15 @@ def test_all_contenders_train_and_are_compared(flags, tmp_path):
   assert len(found['gates']) == len(finetune.TARGETS)
   examples, n = found['details']['examples'], 6  # in the set; a batch has room for all
   assert all(own == [n] * 2 for own in examples.values()), 'one pass over the set'
+
+
+@pytest.mark.parametrize('length', [1, 22, 23, 100])
+def test_a_turn_takes_batches_of_all_lengths_and_each_at_most_once(length):
+  batches = list(range(length))
+  for turn in range(5):
+    assert finetune.representative(batches, batches, length + turn, turn) == batches
+    chosen = finetune.representative(batches[::-1], batches[::-1], max(length // 2, 1), turn)
+    assert chosen == sorted(set(chosen)) and np.diff([0, *chosen, length]).max() <= 4
 
 
 @pytest.mark.parametrize('more, words', [

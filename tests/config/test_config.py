@@ -256,6 +256,18 @@ def test_a_compilation_cache_of_others_is_refused(tmp_path, monkeypatch, mode, o
     configs.check_cache(str(folder))
 
 
+@pytest.mark.parametrize('set_by, cached', [('', 0.1), ('the environment', 1.0), ('the config of JAX', 0.5)])
+def test_small_programs_are_cached_unless_the_user_has_set_the_threshold(tmp_path, set_by, cached):
+  name = jax_settings.MIN_COMPILE_SECONDS
+  code = ('import jax; from gptjax.parallel import jax_settings; '
+          + f'jax.config.update({name!r}, 0.5); ' * (set_by == 'the config of JAX')
+          + f'jax_settings.use_cache({str(tmp_path / "cache")!r}); print(jax.config.values[{name!r}])')
+  own = {name.upper(): '1'} if set_by == 'the environment' else {}
+  done = subprocess.run([sys.executable, '-c', code], env={**ENVIRONMENT, **own}, cwd=ROOT, text=True,
+                        capture_output=True, check=True)
+  assert float(done.stdout) == cached
+
+
 @pytest.mark.parametrize('group, members, alone', [
   ('ann', [], True), ('ann', ['ann'], True), ('ann', ['ann', 'bob'], False), ('staff', [], False)])
 def test_a_group_of_its_user_alone_may_write_to_the_cache(tmp_path, monkeypatch, group, members, alone):

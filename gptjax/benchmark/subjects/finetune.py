@@ -217,12 +217,11 @@ def main(argv):
   print(f'{machine["processor"]}, {machine["cores"]} cores, {machine["date"]}; {flags.task}, '
         f'{loaded.train.max_lengths.mean():.1f} tokens per example, {config.model.n_layer} x '
         f'{config.model.n_embd}, widths {", ".join(map(str, loaded.widths))}')
-  rows, gates, step = [], [], flags.width_multiple
-  what = f'fine-tuning, {flags.task}' + f', width_multiple={step}' * (step != DEFAULT_MULTIPLE)
+  rows, gates, multiple = [], [], flags.width_multiple
+  what = f'fine-tuning, {flags.task}' + f', width_multiple={multiple}' * (multiple != DEFAULT_MULTIPLE)
   for name, own in seconds.items():
     ratio = speedup(seconds[OURS], own) if name != OURS else None
-    rows.append(results.row(what, name, 'examples/s', [1 / each for each in own],
-                            ratio))
+    rows.append(results.row(what, name, 'examples/s', [1 / each for each in own], ratio))
     print(f'{name:<16}{rows[-1]["median"]:>10.2f} examples/s' + (f'{ratio:>8.2f} x' if ratio else ''))
     if name in TARGETS and ratio:
       gates.append(results.gate(f'times as many examples per second as {name}', '>=', TARGETS[name], ratio))
