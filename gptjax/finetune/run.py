@@ -1,5 +1,6 @@
 """One task fine-tuned with one seed: the training loop, evaluation, choice of the best checkpoint."""
 
+import collections
 import concurrent.futures
 import contextlib
 import functools
@@ -18,7 +19,7 @@ from gptjax.errors import InputError
 from gptjax.finetune import batches, report, results, weights
 from gptjax.finetune.step import predict_step, train_step
 from gptjax.finetune.tasks.transforms import LANGUAGE_MODEL
-from gptjax.kernels import xla_presets
+from gptjax.kernels import cpu, xla_presets
 from gptjax.parallel import control, processes, sharding
 from gptjax.pretrained.export import export_unsupported_reason, save_pretrained
 from gptjax.report.telemetry import Stopwatch, Telemetry
@@ -100,7 +101,8 @@ def train_loop(run, state, telemetry, saves):
   Returns:
     (state, whether the run is complete).
   """
-  start, watch, pending = int(state.step), Stopwatch(), None
+  start, watch, unread = int(state.step), Stopwatch(), collections.deque()  # unread: (step, metrics)
+  n_ahead = 0 if cpu.computes_in_calling_thread() else 1  # steps that run while metrics are read
   timer = processes.save_timer(run.config.checkpoint.every_minutes)
   evaluate_and_checkpoint(run, state, start, telemetry, saves)
   training = start < run.steps and not run.stop.requested() and not patience_exhausted(run, telemetry)
@@ -114,21 +116,21 @@ def train_loop(run, state, telemetry, saves):
     for step, (batch, waited) in enumerate(device_batches, start):
       watch.input += waited
       state, metrics = step_fns[batch['tokens'].shape[2]](state, batch)
-      if pending:
-        report.log_step(run, telemetry, watch, *pending)
-        run.watchdog.progress()
-      pending = step + 1, metrics
+      unread.append((step + 1, metrics))
       timed = timer.due(saves.started)
-      if timed or checkpoint_due(run, step + 1):
-        report.log_step(run, telemetry, watch, *pending)
-        pending, began = None, time.monotonic()
+      due = timed or checkpoint_due(run, step + 1)
+      while len(unread) > (0 if due else n_ahead):
+        report.log_step(run, telemetry, watch, *unread.popleft())
+        run.watchdog.progress()
+      if due:
+        began = time.monotonic()
         evaluate_and_checkpoint(run, state, step + 1, telemetry, saves, timed)
         watch.excluded += time.monotonic() - began
       saves.poll()
       if run.stop.requested() or (evaluation_due(run, step + 1) and patience_exhausted(run, telemetry)):
         break
-  if pending:
-    report.log_step(run, telemetry, watch, *pending)
+  for each in unread:
+    report.log_step(run, telemetry, watch, *each)
   run.watchdog.progress(slow=True)
   stopped = run.stop.requested()
   if stopped:

@@ -71,3 +71,9 @@ def configure_devices():
     os.environ.setdefault('PJRT_NPROC', str(THREADS * devices))
   elif is_only_device() and 'JAX_CPU_ENABLE_ASYNC_DISPATCH' not in os.environ:
     jax.config.update('jax_cpu_enable_async_dispatch', False)
+
+
+def computes_in_calling_thread():
+  """Whether the result of a computation is there when its call returns: on CPUs without dispatch ahead."""
+  import jax
+  return jax.default_backend() == 'cpu' and not jax.config.read('jax_cpu_enable_async_dispatch')

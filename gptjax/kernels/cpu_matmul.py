@@ -4,12 +4,16 @@ Letters: n tokens, i inputs, o outputs.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 NAME = 'matmul'  # for rematerialization policies, which do not recognize a custom_vjp as a matmul
+
+FEW_ROWS = 32  # above, `matmul_by_rows` in blocks is no faster
+BLOCK = 64, 1152  # rows of the weights, from and to
 
 # Without the barrier XLA folds a transpose into the dot that reads or writes it.
 barrier = jax.lax.optimization_barrier
@@ -41,6 +45,30 @@ def _matmul(x, w, out_sharding):
   y = jnp.einsum('ni,i...->n...', x.astype(w.dtype), w, preferred_element_type=result_dtype(x.dtype),
                  out_sharding=out_sharding)
   return y.astype(x.dtype)
+
+
+def matmul_by_rows(x, w):
+  """x [..., i] times the rows of w [o, i]: y [..., o] in float32, y[n, o] = sum over i of x[n, i] w[o, i].
+
+  For few rows of x, as in decoding, XLA:CPU first rearranges all of w, which takes longer than the sums. A
+  batch of matmuls, each with a block of w, takes half the time for 2 rows and three quarters for 16. For a
+  single row XLA reads w as it is.
+  """
+  n, (o, i) = math.prod(x.shape[:-1]), w.shape
+  block = _block_size(o)
+  if not (block and 1 < n <= FEW_ROWS and w.dtype == jnp.float32 and on_one_cpu()):
+    return jnp.einsum('...i,oi->...o', x, w, preferred_element_type=jnp.float32)
+  spec = jax.P(*jax.typeof(x).sharding.spec[:-1], None)
+  x, w = jax.reshard((x, w), jax.P())
+  copies = barrier(jnp.broadcast_to(x.reshape(n, i), (o // block, n, i)))
+  y = jnp.einsum('boi,bni->bon', w.reshape(-1, block, i), copies).reshape(o, n).T
+  return jax.lax.reshape(y, (*x.shape[:-1], o), out_sharding=spec)
+
+
+def _block_size(o):
+  """The largest size within BLOCK that divides o into several blocks; 0: none."""
+  sizes = range(min(max(BLOCK), o // 2), min(BLOCK) - 1, -1)
+  return next((size for size in sizes if o % size == 0), 0)
 
 
 _on_one_cpu = jax.custom_vjp(_matmul, nondiff_argnums=(2,))

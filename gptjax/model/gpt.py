@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from gptjax.errors import InputError
-from gptjax.kernels import int8
+from gptjax.kernels import cpu_matmul, int8
 from gptjax.model import compute
 from gptjax.model.attention import attention
 from gptjax.model.keys import named
@@ -254,7 +254,7 @@ class GPT(nnx.Module):
       spec = sharding.compute_spec('batch', 'vocab')
       logits = split_axis(int8.matmul(merge_axes(x, 0), table, gathered(self.scale), spec), 0, x.shape[:2])
     else:
-      logits = jnp.einsum('btd,vd->btv', x.astype(table.dtype), table, preferred_element_type=jnp.float32)
+      logits = cpu_matmul.matmul_by_rows(x.astype(table.dtype), table)
     logits = soft_capped(logits, self.soft_cap)
     # Drop the padding columns. A sharded dimension cannot be sliced, so gather it first.
     return jax.reshard(logits, sharding.compute_spec('batch', None, None))[..., :self.n_vocab]

@@ -94,7 +94,7 @@ class Projection(nnx.Module):
       w, scale = (merge_heads(gathered(param), param.declaration.axes) for param in (self.w, self.scale))
       y = int8.matmul(rows, w, scale, spec)
     elif self.transposed:
-      y = jnp.einsum('ni,oi->no', rows.astype(self.w.dtype), self.w[...], preferred_element_type=rows.dtype)
+      y = cpu_matmul.matmul_by_rows(rows.astype(self.w.dtype), self.w[...])
       y = jax.lax.reshape(y, (len(rows), *merged_sizes(self.output_sizes, axes)), out_sharding=spec)
     else:
       y = cpu_matmul.matmul(rows, merge_heads(gathered(self.w), self.w.declaration.axes), spec)

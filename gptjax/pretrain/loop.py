@@ -1,5 +1,6 @@
 """The pretraining job: everything around the train step."""
 
+import collections
 import contextlib
 import functools
 import math
@@ -17,7 +18,7 @@ from gptjax.data.corpus import pipeline, reader, remote_shards
 from gptjax.errors import InputError
 from gptjax.evaluate.in_training import TaskEvaluator
 from gptjax.evaluate.tasks import suite
-from gptjax.kernels import xla_presets
+from gptjax.kernels import cpu, xla_presets
 from gptjax.parallel import control, processes, sharding
 from gptjax.parallel.watchdog import Watchdog
 from gptjax.pretrain import console, rewind
@@ -193,7 +194,8 @@ def compile_step(run, state, batch, telemetry):
 def train_loop(run, state, batches, telemetry, saves):
   """Train from `state.step` to the last step, or until a stop is requested.
 
-  The metrics of a step are read while the next step runs, so that the device never waits.
+  The metrics of a step are read while the next step runs, so that the device never waits; at once where a
+  step is complete when its call returns.
 
   Returns:
     (state, whether the last step was reached).
@@ -202,7 +204,8 @@ def train_loop(run, state, batches, telemetry, saves):
     rewind.Spike: the loss is a spike, after which the run rewinds.
   """
   start, evaluate, tasks = int(state.step), Evaluation(run), TaskEvaluator(run, telemetry.log)
-  watch, step_fn, pending = Stopwatch(), None, None  # pending: (step, metrics) not yet read
+  watch, step_fn, unread = Stopwatch(), None, collections.deque()  # unread: (step, metrics)
+  n_ahead = 0 if cpu.computes_in_calling_thread() else 1  # steps that run while metrics are read
   timer = processes.save_timer(run.config.checkpoint.every_minutes)
   evaluate_if_due(run, state, start, telemetry, evaluate, tasks)
   if checkpoint_due(run, start):
@@ -219,22 +222,21 @@ def train_loop(run, state, batches, telemetry, saves):
         shutdown.defer_signal(processes.STOPPING)  # from here on, an exit would lose unsaved steps
         watch.restart()
       state, metrics = step_fn(state, batch)
-      if pending:
-        console.log_step(run, telemetry, watch, *pending)
-        run.watchdog.progress()
-      pending = step + 1, metrics
+      unread.append((step + 1, metrics))
       saving = timer.due(saves.started) or checkpoint_due(run, step + 1)
-      if saving or evaluation_due(run, step + 1):
-        console.log_step(run, telemetry, watch, *pending)
-        pending = None
+      due = saving or evaluation_due(run, step + 1)
+      while len(unread) > (0 if due else n_ahead):
+        console.log_step(run, telemetry, watch, *unread.popleft())
+        run.watchdog.progress()
+      if due:
         started = time.monotonic()
         evaluate_if_due(run, state, step + 1, telemetry, evaluate, tasks)
         if saving:
           save(state, step + 1, telemetry, saves)
         watch.excluded += time.monotonic() - started
       log_save(telemetry, saves.poll())
-    if pending:
-      console.log_step(run, telemetry, watch, *pending)
+    for each in unread:
+      console.log_step(run, telemetry, watch, *each)
     run.watchdog.progress(slow=True)
     profile.update(math.inf, state)
   step = int(state.step)

@@ -5,6 +5,7 @@ writer starts another file every `FILE_SECONDS` and at each `flush`; the closed 
 What cannot be put is tried again with the next file, and stays on this machine if that fails until the end.
 """
 
+import concurrent.futures
 import queue
 import threading
 import time
@@ -23,7 +24,9 @@ FOLDER = 'tensorboard'
 
 
 class TensorBoard:
-  """Writes TensorBoard files, until one cannot be written.
+  """Writes TensorBoard files in a thread, until one cannot be written.
+
+  The thread also imports TensorFlow, which the files need and which takes seconds; training does not wait.
 
   Args:
     workdir: Path or Url of the run.
@@ -33,42 +36,50 @@ class TensorBoard:
     self.target, self.failed = workdir / FOLDER, False
     self.in_bucket = isinstance(workdir, Url)
     self.folder = spool.folder(workdir) / FOLDER if self.in_bucket else self.target
-    self.writer = None  # opened at the first write, because it needs TensorFlow, whose import takes seconds
-    self.opened, self.lock = 0.0, threading.Lock()
+    self.thread = concurrent.futures.ThreadPoolExecutor(1, 'tensorboard')
+    self.writer, self.opened = None, 0.0  # opened at the first write
     self.submitted = set()  # closed files
     self.uploads = _Uploads(self.target, self.folder) if self.in_bucket else None
 
   def write(self, step, metrics):
     """Append metrics {name: float} of a step."""
-    if not self.failed:
-      with self._optional(), self.lock:
-        if self.writer and self.in_bucket and time.monotonic() - self.opened > FILE_SECONDS:
-          self._rotate()
-        self.writer = self.writer or self._open()
-        self.writer.write_scalars(step, metrics)
+    self._submit(self._write, step, metrics)
 
   def flush(self):
     """Start to put what has been written into the bucket."""
-    if self.writer and self.in_bucket and not self.failed:
-      with self._optional(), self.lock:
-        self._rotate()
+    if self.in_bucket:
+      self._submit(self._rotate)
 
   def close(self):
     """End the files, and wait up to CLOSE_SECONDS until they are in the bucket."""
-    if self.writer and not self.failed:
-      with self._optional(), self.lock:
-        if self.in_bucket:
-          self._rotate()
-        else:
-          self.writer.close()
+    self._submit(self._rotate)
+    self.thread.shutdown()
     if self.uploads:
       self.uploads.close()
 
+  def _submit(self, function, *args):
+    """Call a function in the thread, after the calls before it, unless one of them fails."""
+    def call():
+      if not self.failed:
+        with streams.optional(f'TensorBoard ({self.target})', self._disable):
+          function(*args)
+    self.thread.submit(call)
+
+  def _disable(self):
+    self.failed = True
+
+  def _write(self, step, metrics):
+    if self.in_bucket and time.monotonic() - self.opened > FILE_SECONDS:
+      self._rotate()
+    self.writer = self.writer or self._open()
+    self.writer.write_scalars(step, metrics)
+
   def _rotate(self):
-    """Close the file and put it into the bucket, in another thread; the next write opens another one."""
+    """Close the file, and put it into the bucket in another thread; the next write opens another one."""
     writer, self.writer = self.writer, None
     if writer:
       writer.close()
+    if writer and self.in_bucket:
       closed = {self.folder / name for name in access.names(self.folder)} - self.submitted
       self.submitted |= closed
       self.uploads.put(sorted(closed))
@@ -77,12 +88,7 @@ class TensorBoard:
     pipeline.import_tensorflow()  # before clu, which would not silence it or hide the accelerators from it
     from clu import metric_writers
     self.opened = time.monotonic()
-    return metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(self.folder)))
-
-  def _optional(self):
-    def disable():
-      self.failed = True
-    return streams.optional(f'TensorBoard ({self.target})', disable)
+    return metric_writers.SummaryWriter(str(self.folder))
 
 
 class _Uploads:

@@ -74,15 +74,14 @@ def test_the_temporaries_of_a_step_mostly_take_their_place_again_and_no_other():
 
 
 DISPATCH = '''
-import jax
 from gptjax.kernels import cpu
 cpu.configure_devices()
-print(jax.config.read('jax_cpu_enable_async_dispatch'))
+print(cpu.computes_in_calling_thread())
 '''
 
 
 @pytest.mark.parametrize('env, found', [
-  ({}, 'False'), ({'JAX_CPU_ENABLE_ASYNC_DISPATCH': '1'}, 'True'), ({'JAX_NUM_CPU_DEVICES': '2'}, 'True')])
+  ({}, 'True'), ({'JAX_CPU_ENABLE_ASYNC_DISPATCH': '1'}, 'False'), ({'JAX_NUM_CPU_DEVICES': '2'}, 'False')])
 def test_a_single_device_computes_in_the_calling_thread(env, found):
   done = subprocess.run([sys.executable, '-c', DISPATCH], cwd=ROOT, check=True, capture_output=True,
                         text=True, env={**ENVIRONMENT, **env})

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import mesh_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gptjax.kernels import cpu_matmul
 
@@ -43,3 +45,43 @@ def test_all_matmuls_of_bfloat16_have_float32_results(shape):
   dtype = r'tensor<[^>]*x(\w+)>'
   found = re.findall(rf'dot_general.*: \({dtype}, {dtype}\) -> {dtype}', text)
   assert set(found) == {('bf16', 'bf16', 'f32')} and len(found) >= 3
+
+
+def by_rows(n, o, i, dtype='float32'):
+  """(jitted function, x, w) of a matmul of n rows with the transposed w [o, i]."""
+  rng = np.random.default_rng(n + o + i)
+  x, w = (jnp.asarray(rng.standard_normal(shape), dtype) for shape in [(n, i), (o, i)])
+  return jax.jit(cpu_matmul.matmul_by_rows), x, w
+
+
+@given(n=st.integers(1, 40), o=st.sampled_from([1, 63, 127, 128, 131, 384, 1000, 1179, 2304]),
+       i=st.integers(1, 50), leading=st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_a_matmul_by_rows_is_the_plain_product_in_every_form(n, o, i, leading):
+  multiply, x, w = by_rows(n, o, i)
+  expected = np.float64(x) @ np.float64(w).T
+  with mesh_of():
+    found = multiply(x[:, None] if leading else x, w)
+  assert found.dtype == jnp.float32 and found.shape == ((n, 1, o) if leading else (n, o))
+  np.testing.assert_allclose(np.asarray(found).reshape(n, o), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('n, o, dtype, n_blocks', [
+  (1, 768, 'float32', 0), (2, 768, 'float32', 2), (32, 3072, 'float32', 3), (33, 3072, 'float32', 0),
+  (8, 50304, 'float32', 48), (8, 127, 'float32', 0), (8, 1579, 'float32', 0), (8, 768, 'bfloat16', 0)])
+def test_a_few_rows_multiply_blocks_of_the_weights(n, o, dtype, n_blocks):
+  multiply, x, w = by_rows(n, o, 16, dtype)
+  with mesh_of():
+    text = multiply.lower(x, w).as_text()
+  batch = re.search(r'dot_general.*batching_dims = \[0\] x \[0\].*\(tensor<(\d+)x', text)
+  assert int(batch[1] if batch else 0) == n_blocks
+
+
+def test_on_several_devices_a_matmul_by_rows_is_a_plain_one():
+  multiply, x, w = by_rows(8, 768, 16)
+  with mesh_of(data=8):
+    x, w = jax.reshard((x, w), (jax.P('data', None), jax.P()))
+    text = multiply.lower(x, w).as_text()
+    found = multiply(x, w)
+  assert 'batching_dims' not in text
+  np.testing.assert_allclose(found, x @ w.T, rtol=1e-5, atol=1e-5)

@@ -134,7 +134,8 @@ def test_places_that_cannot_be_written_are_one_warning_each(corpus_folder, tmp_p
   assert losses(tmp_path) == undisturbed
   failed = [line.partition(' failed, continuing without: ')[0] for line in said.splitlines()
             if ' failed, continuing without: ' in line]
-  assert failed == [f'TensorBoard ({tmp_path}/tensorboard)', 'the report', 'the plot of curves']
+  # TensorBoard has a thread of its own.
+  assert sorted(failed) == sorted([f'TensorBoard ({tmp_path}/tensorboard)', 'the report', 'the plot of curves'])
   assert 'Traceback' not in said
 
 

@@ -3,6 +3,8 @@
 import importlib
 import json
 import math
+import threading
+from types import SimpleNamespace
 
 import pytest
 from conftest import tiny_config
@@ -66,6 +68,20 @@ def test_tensorboard_files_hold_the_scalars(tmp_path):
   from tensorboard.util import tensor_util
   value = events.Tensors('train/loss')[0]
   assert value.step == 1 and float(tensor_util.make_ndarray(value.tensor_proto)) == 2.5
+
+
+def test_a_step_does_not_wait_for_tensorboard(tmp_path, monkeypatch):
+  opened, steps = threading.Event(), []
+  writer = SimpleNamespace(write_scalars=lambda step, metrics: steps.append(step), close=lambda: None)
+  monkeypatch.setattr(telemetry.TensorBoard, '_open', lambda self: opened.wait(60) and writer)
+  log = telemetry.Telemetry(tmp_path, 10, tensorboard=True)
+  log.begin(0)
+  for step in (1, 2, 3):
+    log.write(step, {'train/loss': 2.5})
+  assert not steps and len((tmp_path / 'metrics.jsonl').read_text().splitlines()) == 3
+  opened.set()
+  log.close()
+  assert steps == [1, 2, 3]
 
 
 def test_stopwatch_splits_its_time(monkeypatch):

@@ -22,6 +22,7 @@ from gptjax.command import bars
 from gptjax.config import resolve
 from gptjax.errors import InputError
 from gptjax.generate import kv_cache
+from gptjax.kernels import cpu_matmul
 from gptjax.model.compute import in_dtype
 from gptjax.model.gpt import GPT
 from gptjax.model.layers import soft_capped
@@ -256,7 +257,7 @@ def compare_logits(x, model, target, masks=None, mask_indices=None):
     one_hot = (mask_indices[:, None] == jnp.arange(len(masks))).astype(jnp.float32)
 
   def block(table, column, excluded):
-    logits = jnp.einsum('nd,cd->nc', x.astype(table.dtype), table, preferred_element_type=jnp.float32)
+    logits = cpu_matmul.matmul_by_rows(x.astype(table.dtype), table)
     logits = jnp.where(column < NO_TOKEN, soft_capped(logits, model.soft_cap), -jnp.inf)
     maximum, _ = most_likely = _max_and_column(logits, column)
     total = jnp.exp(logits - jnp.maximum(maximum, LOWEST_LOGIT)[:, None]).sum(-1)

@@ -1,0 +1,39 @@
+"""When the metrics of a step are read: as soon as that makes no device wait."""
+
+import pytest
+from conftest import tiny_config
+
+from gptjax.pretrain import loop
+
+
+@pytest.fixture
+def order(corpus_folder, tmp_path, monkeypatch):
+  """A function that runs five steps and returns what happened in order; a step is known after its call."""
+  events, compile_step = [], loop.compile_step
+
+  def recorded(run, state, *args):
+    step, at = compile_step(run, state, *args), iter(range(1, 6))
+    return lambda *args: events.append(f'call {next(at)}') or step(*args)
+
+  def ordered(in_calling_thread):
+    config = tiny_config(**{
+      'model.n_vocab': 290, 'data.corpus': str(corpus_folder), 'train.steps': 5, 'eval.every_steps': 3,
+      'log.tensorboard': False, 'log.sample_tokens': 0, 'mesh.data': 8})
+    monkeypatch.setattr(loop, 'compile_step', recorded)
+    monkeypatch.setattr(loop.cpu, 'computes_in_calling_thread', lambda: in_calling_thread)
+    monkeypatch.setattr(loop.console, 'log_step', lambda *args: events.append(f'read {args[3]}'))
+    monkeypatch.setattr(loop, 'evaluate_if_due', lambda run, state, step, *rest: (
+      loop.evaluation_due(run, step) and events.append('evaluate')))
+    assert loop.pretrain(config, tmp_path / 'run') == loop.DONE
+    return ', '.join(events[events.index('call 1'):])
+  return ordered
+
+
+def test_on_a_device_a_step_is_read_while_the_next_one_runs(order):
+  assert order(in_calling_thread=False) == ('call 1, call 2, read 1, call 3, read 2, read 3, evaluate, '
+                                            'call 4, call 5, read 4, read 5, evaluate')
+
+
+def test_where_a_call_returns_after_its_step_it_is_read_at_once(order):
+  assert order(in_calling_thread=True) == ('call 1, read 1, call 2, read 2, call 3, read 3, evaluate, '
+                                           'call 4, read 4, call 5, read 5, evaluate')
