@@ -62,8 +62,12 @@ def _commit():
   return output.stdout.strip()
 
 
-def _processor():
-  info = Path('/proc/cpuinfo')
+def _processor(path='/proc/cpuinfo'):
+  """The name of the processor; with family and model where many have the same name, such as 'AMD EPYC'."""
+  info = Path(path)
   lines = info.read_text().splitlines() if info.exists() else []
-  names = (line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
-  return next(names, platform.processor() or platform.machine())
+  facts = {name.strip(): value.strip() for name, _, value in (line.partition(':') for line in lines)}
+  name = facts.get('model name') or platform.processor() or platform.machine()
+  if 'cpu family' not in facts or any(map(str.isdigit, name)):
+    return name
+  return f'{name} (family {facts["cpu family"]}, model {facts["model"]})'

@@ -1,12 +1,13 @@
 """Result files of benchmarks, the documentation's table of them, and interleaved workers."""
 
 import json
+import platform
 import sys
 
 import pytest
 from conftest import ROOT
 
-from gptjax.benchmark import interleave, results, table
+from gptjax.benchmark import interleave, machine, results, table
 from gptjax.benchmark.machine import machine_info
 from gptjax.errors import InputError
 
@@ -148,3 +149,14 @@ def test_contenders_without_time_are_skipped(monkeypatch, commands, limit_s, cou
   missed = []
   found = interleave.interleaved(commands, 'q', 9, lambda *why: missed.append(why), limit_s=limit_s)
   assert {name: len(answers) for name, (_, answers) in found.items()} == counted and missed == lost
+
+
+@pytest.mark.parametrize('info, found', [
+  ('cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n\ncpu family\t: 25\n',
+   'AMD EPYC (family 25, model 17)'),
+  ('cpu family\t: 6\nmodel\t\t: 143\nmodel name\t: Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz\n',
+   'Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz'),
+  ('BogoMIPS\t: 243.75\nFeatures\t: fp asimd\n', platform.processor() or platform.machine())])
+def test_a_processor_is_told_from_others_of_its_name(info, found, tmp_path):
+  (tmp_path / 'cpuinfo').write_text(info)
+  assert machine._processor(tmp_path / 'cpuinfo') == found
