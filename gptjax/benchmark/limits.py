@@ -238,7 +238,7 @@ def _xla_product():
     if layout != 'km,kn':
       return multiply(f'{layout}->mn', x, y)
     # As `cpu_matmul.weight_gradient`; the order of the result's dimensions is free.
-    if x.shape[1] > y.shape[1]:
+    if x.size > y.size + x.shape[1] * y.shape[1]:
       return multiply('nk,km->nm', barrier(y.T), x)
     return multiply('mk,kn->mn', barrier(x.T), y)
   return jax.jit(product, static_argnames=('layout', 'result'))

@@ -80,12 +80,16 @@ def _fwd(x, w, out_sharding):
 
 def _bwd(out_sharding, saved, gradient):
   x, w = saved
-  o = range(1, w.ndim)
-  grad_x = jax.lax.dot_general(gradient.astype(w.dtype), w, ((o, o), ((), ())),
-                               preferred_element_type=result_dtype(x.dtype),
-                               out_sharding=jax.typeof(x).sharding).astype(x.dtype)
+  grad_x = _matmul_by_outputs(gradient.astype(w.dtype), w, result_dtype(x.dtype), jax.typeof(x).sharding)
   _, vjp = jax.vjp(lambda w: _matmul(x, w, out_sharding), w)
-  return grad_x, weight_gradient(*vjp(gradient), x, gradient)
+  return grad_x.astype(x.dtype), weight_gradient(*vjp(gradient), x, gradient)
+
+
+def _matmul_by_outputs(y, w, dtype, sharding):
+  """y [n, o...] times w [i, o...]: [n, i]. XLA:CPU would transpose w to sum over more than one dimension."""
+  y, w = (jax.lax.reshape(a, (len(a), a.size // len(a)), out_sharding=jax.P())
+          for a in jax.reshard((y, w), jax.P()))
+  return jnp.einsum('no,io->ni', y, w, preferred_element_type=dtype, out_sharding=sharding)
 
 
 _on_one_cpu.defvjp(_fwd, _bwd)
@@ -95,8 +99,8 @@ def weight_gradient(gradient, x, y):
   """Return `gradient`, which is x^T y; on one CPU device, compute it with one operand transposed first.
 
   XLA:CPU's fast matmul contracts the last dimension of the left operand. Other layouts take a slower path, at
-  three quarters of the speed, or half where the right operand is narrow. Transposing the narrower operand is
-  cheap.
+  three quarters of the speed, or half where the right operand is narrow. Transposing an operand is cheap: x,
+  or y and then the result, whichever has fewer elements.
 
   Args:
     gradient: [i, o...], a sum over n.
@@ -107,7 +111,7 @@ def weight_gradient(gradient, x, y):
     return gradient
   spec = jax.typeof(gradient).sharding.spec
   multiply = functools.partial(jnp.einsum, preferred_element_type=result_dtype(gradient.dtype))
-  if y.ndim == 2 and x.shape[1] > y.shape[1]:
+  if y.ndim == 2 and x.size > y.size + gradient.size:
     transposed_spec = jax.P(*spec.partitions[::-1], unreduced=spec.unreduced)
     product = barrier(multiply('on,ni->oi', barrier(y.T), x, out_sharding=transposed_spec)).T
   else:
