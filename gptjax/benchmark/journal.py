@@ -10,7 +10,7 @@ Each line is one record with its `kind`, further fields and a checksum:
   gate     of `results.gate`
   lost     who, why: a contender that has no further measurements
   details  any fields: further results of a sub-command
-  run      digest of its config and its results: a finished training run (`gptjax.benchmark.recipes.runs`)
+  run      digest of what it depends on, and its results: a finished run that a restart does not repeat
   end      seconds, error (None: the stage is complete), stderr (its last lines)
 
 `to_results` converts the records to the form that `results.write` writes.
@@ -62,6 +62,22 @@ def add_flag(parser):
 def read(path):
   """The valid records of a file; damaged ones are reported on stderr."""
   return records.read_lines(path, lambda line: records.remove_checksum(records.parse(line)))
+
+
+def once(path, digest, measure):
+  """The record of a run with a digest; if the journal has none, the fields of `measure`, which are appended.
+
+  Args:
+    path: of the journal, whose folder exists; '': measure, without a record.
+    digest: of all that the result depends on.
+    measure: function without arguments that returns a dict.
+  """
+  for record in read(path) if path else ():
+    if record['kind'] == 'run' and record['digest'] == digest:
+      return record
+  fields = {'digest': digest, **measure()}
+  Journal(path).add('run', **fields)
+  return fields
 
 
 def format_record(kind, fields):

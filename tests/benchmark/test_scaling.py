@@ -29,6 +29,35 @@ def test_on_cpu_devices_work_stays_the_same_and_a_divided_state_is_sharded(small
   assert (tmp_path / 'scaling.png').stat().st_size > 10_000
 
 
+def test_a_row_is_computed_once_for_each_version_of_the_code(small, tmp_path, monkeypatch):
+  computed, out, code = [], tmp_path / 'scaling.json', ['first']
+
+  def computed_row(family, n):
+    if len(computed) == 2 and code == ['first']:
+      raise KeyboardInterrupt
+    computed.append(n)
+    ones = dict.fromkeys(('flops', 'state', 'whole', 'peak', 'compile_seconds'), 1)
+    return {'devices': n, 'mesh': {'data': n}, **ones,
+            **{kind: {'all-reduce': 1} for kind in ('arrays', 'sent', 'collectives')}}
+
+  facts = lambda packages: {'code': code[0], 'processor': 'x', 'versions': {}, 'flags': {}}
+  monkeypatch.setattr(scaling, 'measure_row', computed_row)
+  monkeypatch.setattr(scaling, 'machine_info', facts)
+  families = {small['tpu-data']: (8, 64, 512)}
+  with pytest.raises(KeyboardInterrupt):
+    scaling.measure(families, str(out))
+  assert not out.exists()
+  with open(tmp_path / 'scaling.jsonl', 'a') as file:
+    file.write('{"kind": "run", "dig')  # a kill in the middle of a line
+  computed.clear()
+  assert scaling.measure(families, str(out)) == 0
+  assert computed == [512]
+  rows = json.loads(out.read_text())['details']['families']['tpu-data']
+  assert [row['devices'] for row in rows] == [8, 64, 512]
+  code[0] = 'second'
+  assert scaling.measure(families, str(out)) == 0 and computed == [512, 8, 64, 512]
+
+
 def test_growth_is_detected(small):
   rows = [{'devices': n, 'mesh': {'data': n}, 'flops': 100, 'state': 10, 'peak': 50 + n, 'whole': 0,
            'arrays': {'all-reduce': 8}, 'collectives': {'all-reduce': n // 8}} for n in (8, 16)]

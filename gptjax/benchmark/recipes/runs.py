@@ -26,7 +26,7 @@ class Runs:
   """
 
   def __init__(self, path, train, step_times, limit_s):
-    self._path, self._journal = path, journal.Journal(str(path))
+    self._path = str(path)
     self._train, self._step_times = train, step_times
     self._deadline = time.monotonic() + limit_s
     self._results, self.incomplete = {}, False
@@ -60,15 +60,12 @@ class Runs:
 
   def _once(self, digest, measure):
     """The record with a digest; if the journal has none, that of `measure`, a function without arguments."""
-    if digest not in self._results:  # another process may have added it since
-      self._results = {record['digest']: record for record in journal.read(self._path)
-                       if record['kind'] == 'run'}
-    if digest not in self._results:
+    def in_time():
       if time.monotonic() > self._deadline:
         raise OutOfTime
-      record = {'digest': digest, **measure()}
-      self._journal.add('run', **record)
-      self._results[digest] = record
+      return measure()
+    if digest not in self._results:  # another process may have added it to the journal
+      self._results[digest] = journal.once(self._path, digest, in_time)
     return self._results[digest]
 
   def best_rate(self, config_of, first, title):

@@ -14,7 +14,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from gptjax.benchmark import results
+from gptjax.benchmark import journal, results
 from gptjax.benchmark.machine import machine_info
 from gptjax.benchmark.subjects.train import make_config, random_batch
 from gptjax.command import bars, figures
@@ -242,13 +242,20 @@ def main(argv):
 
 
 def measure(families, out):
-  """Compute, print and plot the tables; returns 1 if a quantity that should be flat is not."""
-  tables, worst = [], 0.0
+  """Compute, print and plot the tables; returns 1 if a quantity that should be flat is not.
+
+  A program may take half an hour to compile, so each row is in the journal next to `out` as soon as it is
+  known, and a restart with the same code and libraries continues after it.
+  """
+  tables, worst, machine = [], 0.0, machine_info(('jax', 'jaxlib', 'libtpu'))
+  path = journal.journal_path(out) if out else ''
+  measured_with = f'{machine["code"]} {machine["processor"]} {machine["versions"]} {machine["flags"]}'
   with bars.bar(total=sum(map(len, families.values())), unit='program') as bar:
     for family, devices in families.items():
       rows = []
       for n in devices:
-        rows.append(measure_row(family, n))
+        digest = f'{family.name} {n} {measured_with}'
+        rows.append(journal.once(path, digest, lambda: {'row': measure_row(family, n)})['row'])
         bar.update()
       if rows:
         tables.append((family, rows))
@@ -261,7 +268,7 @@ def measure(families, out):
               for family, rows in tables for row in rows if 'tokens_per_second' in row]
     gates = [results.gate(f'{family.name}, {name}: grows by', '<=', FLAT, change)
              for family, rows in tables for name, change in relative_changes(rows, family).items()]
-    results.write(out, 'scaling', machine_info(('jax', 'jaxlib', 'libtpu')), speeds, gates,
+    results.write(out, 'scaling', machine, speeds, gates,
                   families={family.name: rows for family, rows in tables})
     plot(tables, f'{out.removesuffix(".json")}.png')
   return int(worst > FLAT)
