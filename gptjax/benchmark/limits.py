@@ -228,7 +228,7 @@ def _xla_product():
   import jax
   import jax.numpy as jnp
 
-  from gptjax.kernels.cpu_matmul import barrier
+  from gptjax.kernels.cpu_matmul import barrier, transposes_result
 
   def product(x, y, layout, result):
     multiply = functools.partial(jnp.einsum, preferred_element_type=result)
@@ -238,7 +238,7 @@ def _xla_product():
     if layout != 'km,kn':
       return multiply(f'{layout}->mn', x, y)
     # As `cpu_matmul.weight_gradient`; the order of the result's dimensions is free.
-    if x.size > y.size + x.shape[1] * y.shape[1]:
+    if transposes_result(x, y):
       return multiply('nk,km->nm', barrier(y.T), x)
     return multiply('mk,kn->mn', barrier(x.T), y)
   return jax.jit(product, static_argnames=('layout', 'result'))

@@ -68,6 +68,6 @@ def _processor(path='/proc/cpuinfo'):
   lines = info.read_text().splitlines() if info.exists() else []
   facts = {name.strip(): value.strip() for name, _, value in (line.partition(':') for line in lines)}
   name = facts.get('model name') or platform.processor() or platform.machine()
-  if 'cpu family' not in facts or any(map(str.isdigit, name)):
+  if not facts.keys() >= {'cpu family', 'model'} or any(map(str.isdigit, name.partition('@')[0])):
     return name
   return f'{name} (family {facts["cpu family"]}, model {facts["model"]})'

@@ -1,6 +1,5 @@
 """One task fine-tuned with one seed: the training loop, evaluation, choice of the best checkpoint."""
 
-import collections
 import concurrent.futures
 import contextlib
 import functools
@@ -19,10 +18,10 @@ from gptjax.errors import InputError
 from gptjax.finetune import batches, report, results, weights
 from gptjax.finetune.step import predict_step, train_step
 from gptjax.finetune.tasks.transforms import LANGUAGE_MODEL
-from gptjax.kernels import cpu, xla_presets
+from gptjax.kernels import xla_presets
 from gptjax.parallel import control, processes, sharding
 from gptjax.pretrained.export import export_unsupported_reason, save_pretrained
-from gptjax.report.telemetry import Stopwatch, Telemetry
+from gptjax.report.telemetry import Stopwatch, Telemetry, UnreadMetrics
 from gptjax.storage import checkpoint as checkpoints
 from gptjax.storage.files import access, records
 from gptjax.storage.retention import in_period, rules_of
@@ -101,8 +100,13 @@ def train_loop(run, state, telemetry, saves):
   Returns:
     (state, whether the run is complete).
   """
-  start, watch, unread = int(state.step), Stopwatch(), collections.deque()  # unread: (step, metrics)
-  n_ahead = 0 if cpu.computes_in_calling_thread() else 1  # steps that run while metrics are read
+  start, watch = int(state.step), Stopwatch()
+
+  def read(number, metrics):
+    report.log_step(run, telemetry, watch, number, metrics)
+    run.watchdog.progress()
+
+  unread = UnreadMetrics(read)
   timer = processes.save_timer(run.config.checkpoint.every_minutes)
   evaluate_and_checkpoint(run, state, start, telemetry, saves)
   training = start < run.steps and not run.stop.requested() and not patience_exhausted(run, telemetry)
@@ -116,21 +120,17 @@ def train_loop(run, state, telemetry, saves):
     for step, (batch, waited) in enumerate(device_batches, start):
       watch.input += waited
       state, metrics = step_fns[batch['tokens'].shape[2]](state, batch)
-      unread.append((step + 1, metrics))
+      unread.add(step + 1, metrics)
       timed = timer.due(saves.started)
-      due = timed or checkpoint_due(run, step + 1)
-      while len(unread) > (0 if due else n_ahead):
-        report.log_step(run, telemetry, watch, *unread.popleft())
-        run.watchdog.progress()
-      if due:
+      if timed or checkpoint_due(run, step + 1):
+        unread.read_all()
         began = time.monotonic()
         evaluate_and_checkpoint(run, state, step + 1, telemetry, saves, timed)
         watch.excluded += time.monotonic() - began
       saves.poll()
       if run.stop.requested() or (evaluation_due(run, step + 1) and patience_exhausted(run, telemetry)):
         break
-  for each in unread:
-    report.log_step(run, telemetry, watch, *each)
+  unread.read_all()
   run.watchdog.progress(slow=True)
   stopped = run.stop.requested()
   if stopped:

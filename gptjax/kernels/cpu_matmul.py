@@ -12,8 +12,9 @@ from jax.ad_checkpoint import checkpoint_name
 
 NAME = 'matmul'  # for rematerialization policies, which do not recognize a custom_vjp as a matmul
 
-FEW_ROWS = 32  # above, `matmul_by_rows` in blocks is no faster
-BLOCK = 64, 1152  # rows of the weights, from and to
+# Of `matmul_by_rows`, measured on an EPYC (Zen 1): docs/explanation/speed_log.md.
+FEW_ROWS = 32                   # of x; at 64, the next batch size, blocks gain little
+MIN_BLOCK, MAX_BLOCK = 64, 1152  # rows of w
 
 # Without the barrier XLA folds a transpose into the dot that reads or writes it.
 barrier = jax.lax.optimization_barrier
@@ -50,9 +51,8 @@ def _matmul(x, w, out_sharding):
 def matmul_by_rows(x, w):
   """x [..., i] times the rows of w [o, i]: y [..., o] in float32, y[n, o] = sum over i of x[n, i] w[o, i].
 
-  For few rows of x, as in decoding, XLA:CPU first rearranges all of w, which takes longer than the sums. A
-  batch of matmuls, each with a block of w, takes half the time for 2 rows and three quarters for 16. For a
-  single row XLA reads w as it is.
+  For few rows of x, as in decoding, XLA:CPU first rearranges all of w in memory; for 2 to 8 rows that takes
+  longer than the sums. A batch of matmuls, each with a block of w, takes less. A single row needs neither.
   """
   n, (o, i) = math.prod(x.shape[:-1]), w.shape
   block = _block_size(o)
@@ -66,8 +66,8 @@ def matmul_by_rows(x, w):
 
 
 def _block_size(o):
-  """The largest size within BLOCK that divides o into several blocks; 0: none."""
-  sizes = range(min(max(BLOCK), o // 2), min(BLOCK) - 1, -1)
+  """The largest size from MIN_BLOCK to MAX_BLOCK that divides o into several blocks; 0: none."""
+  sizes = range(min(MAX_BLOCK, o // 2), MIN_BLOCK - 1, -1)
   return next((size for size in sizes if o % size == 0), 0)
 
 
@@ -87,7 +87,7 @@ def _bwd(out_sharding, saved, gradient):
 
 def _matmul_by_outputs(y, w, dtype, sharding):
   """y [n, o...] times w [i, o...]: [n, i]. XLA:CPU would transpose w to sum over more than one dimension."""
-  y, w = (jax.lax.reshape(a, (len(a), a.size // len(a)), out_sharding=jax.P())
+  y, w = (jax.lax.reshape(a, (len(a), math.prod(a.shape[1:])), out_sharding=jax.P())
           for a in jax.reshard((y, w), jax.P()))
   return jnp.einsum('no,io->ni', y, w, preferred_element_type=dtype, out_sharding=sharding)
 
@@ -99,8 +99,7 @@ def weight_gradient(gradient, x, y):
   """Return `gradient`, which is x^T y; on one CPU device, compute it with one operand transposed first.
 
   XLA:CPU's fast matmul contracts the last dimension of the left operand. Other layouts take a slower path, at
-  three quarters of the speed, or half where the right operand is narrow. Transposing an operand is cheap: x,
-  or y and then the result, whichever has fewer elements.
+  three quarters of the speed, or half where the right operand is narrow. Transposing an operand is cheap.
 
   Args:
     gradient: [i, o...], a sum over n.
@@ -111,9 +110,19 @@ def weight_gradient(gradient, x, y):
     return gradient
   spec = jax.typeof(gradient).sharding.spec
   multiply = functools.partial(jnp.einsum, preferred_element_type=result_dtype(gradient.dtype))
-  if y.ndim == 2 and x.size > y.size + gradient.size:
+  if y.ndim == 2 and transposes_result(x, y):
     transposed_spec = jax.P(*spec.partitions[::-1], unreduced=spec.unreduced)
     product = barrier(multiply('on,ni->oi', barrier(y.T), x, out_sharding=transposed_spec)).T
   else:
     product = multiply('in,n...->i...', barrier(x.T), y, out_sharding=spec)
   return product.astype(gradient.dtype)
+
+
+def transposes_result(x, y):
+  """Whether x^T y is computed as (y^T x)^T: y and the result have fewer elements to transpose than x.
+
+  Args:
+    x: [n, i].
+    y: [n, o].
+  """
+  return x.size > y.size + x.shape[1] * y.shape[1]

@@ -1,6 +1,5 @@
 """The pretraining job: everything around the train step."""
 
-import collections
 import contextlib
 import functools
 import math
@@ -18,7 +17,7 @@ from gptjax.data.corpus import pipeline, reader, remote_shards
 from gptjax.errors import InputError
 from gptjax.evaluate.in_training import TaskEvaluator
 from gptjax.evaluate.tasks import suite
-from gptjax.kernels import cpu, xla_presets
+from gptjax.kernels import xla_presets
 from gptjax.parallel import control, processes, sharding
 from gptjax.parallel.watchdog import Watchdog
 from gptjax.pretrain import console, rewind
@@ -26,7 +25,7 @@ from gptjax.pretrain.evaluation import Evaluation
 from gptjax.pretrain.preparation import PREPARE_LIMIT, initialize_workdir, n_steps, prepare_corpus
 from gptjax.pretrained import run_weights
 from gptjax.pretrained.export import export_unsupported_reason
-from gptjax.report.telemetry import Stopwatch, Telemetry
+from gptjax.report.telemetry import Stopwatch, Telemetry, UnreadMetrics
 from gptjax.report.tensorboard import Profile
 from gptjax.storage import orbax_io, ownership, rewind_log
 from gptjax.storage.checkpoint import Checkpoints, restore
@@ -194,9 +193,6 @@ def compile_step(run, state, batch, telemetry):
 def train_loop(run, state, batches, telemetry, saves):
   """Train from `state.step` to the last step, or until a stop is requested.
 
-  The metrics of a step are read while the next step runs, so that the device never waits; at once where a
-  step is complete when its call returns.
-
   Returns:
     (state, whether the last step was reached).
 
@@ -204,8 +200,13 @@ def train_loop(run, state, batches, telemetry, saves):
     rewind.Spike: the loss is a spike, after which the run rewinds.
   """
   start, evaluate, tasks = int(state.step), Evaluation(run), TaskEvaluator(run, telemetry.log)
-  watch, step_fn, unread = Stopwatch(), None, collections.deque()  # unread: (step, metrics)
-  n_ahead = 0 if cpu.computes_in_calling_thread() else 1  # steps that run while metrics are read
+  watch, step_fn = Stopwatch(), None
+
+  def read(number, metrics):
+    console.log_step(run, telemetry, watch, number, metrics)
+    run.watchdog.progress()
+
+  unread = UnreadMetrics(read)
   timer = processes.save_timer(run.config.checkpoint.every_minutes)
   evaluate_if_due(run, state, start, telemetry, evaluate, tasks)
   if checkpoint_due(run, start):
@@ -222,21 +223,17 @@ def train_loop(run, state, batches, telemetry, saves):
         shutdown.defer_signal(processes.STOPPING)  # from here on, an exit would lose unsaved steps
         watch.restart()
       state, metrics = step_fn(state, batch)
-      unread.append((step + 1, metrics))
+      unread.add(step + 1, metrics)
       saving = timer.due(saves.started) or checkpoint_due(run, step + 1)
-      due = saving or evaluation_due(run, step + 1)
-      while len(unread) > (0 if due else n_ahead):
-        console.log_step(run, telemetry, watch, *unread.popleft())
-        run.watchdog.progress()
-      if due:
+      if saving or evaluation_due(run, step + 1):
+        unread.read_all()
         started = time.monotonic()
         evaluate_if_due(run, state, step + 1, telemetry, evaluate, tasks)
         if saving:
           save(state, step + 1, telemetry, saves)
         watch.excluded += time.monotonic() - started
       log_save(telemetry, saves.poll())
-    for each in unread:
-      console.log_step(run, telemetry, watch, *each)
+    unread.read_all()
     run.watchdog.progress(slow=True)
     profile.update(math.inf, state)
   step = int(state.step)

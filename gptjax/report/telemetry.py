@@ -8,6 +8,7 @@ So a process that resumes after step s does not remove later records: it writes 
 own.
 """
 
+import collections
 import json
 import math
 import sys
@@ -16,6 +17,7 @@ import time
 import jax
 
 from gptjax.command import bars, figures
+from gptjax.kernels import cpu
 from gptjax.parallel import processes
 from gptjax.report.tensorboard import TensorBoard
 from gptjax.report.wandb_run import WandB
@@ -236,6 +238,34 @@ class Stopwatch:
     result = seconds / max(self.steps, 1), self.input / seconds
     self.restart()
     return result
+
+
+class UnreadMetrics:
+  """Metrics of steps that have been called; they are read in order, a step late.
+
+  So the next step runs while they are read, and the device never waits for the host. Where a call returns
+  after its step (see `cpu.computes_in_calling_thread`), the metrics of the step are read at once.
+
+  Args:
+    read: function of the number of a step and its metrics; it waits until the step is complete.
+  """
+
+  def __init__(self, read):
+    self._read, self._steps = read, collections.deque()
+    # All processes read at the same points: `read` may raise.
+    self._n_unread = processes.on_process_0(lambda: 0 if cpu.computes_in_calling_thread() else 1)
+
+  def add(self, step, metrics):
+    """Add a step, and read those before it."""
+    self._steps.append((step, metrics))
+    self._read_until(self._n_unread)
+
+  def read_all(self):
+    self._read_until(0)
+
+  def _read_until(self, n):
+    while len(self._steps) > n:
+      self._read(*self._steps.popleft())
 
 
 def duration(seconds):

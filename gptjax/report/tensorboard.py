@@ -26,7 +26,8 @@ FOLDER = 'tensorboard'
 class TensorBoard:
   """Writes TensorBoard files in a thread, until one cannot be written.
 
-  The thread also imports TensorFlow, which the files need and which takes seconds; training does not wait.
+  The thread also imports TensorFlow, which the files need and which takes seconds, so that no step waits for
+  the end of the import.
 
   Args:
     workdir: Path or Url of the run.
@@ -51,9 +52,10 @@ class TensorBoard:
       self._submit(self._rotate)
 
   def close(self):
-    """End the files, and wait up to CLOSE_SECONDS until they are in the bucket."""
+    """Write what is left and end the files, then wait up to CLOSE_SECONDS until they are in the bucket."""
     self._submit(self._rotate)
     self.thread.shutdown()
+    self.failed = True  # nothing is accepted from here on
     if self.uploads:
       self.uploads.close()
 
@@ -61,9 +63,14 @@ class TensorBoard:
     """Call a function in the thread, after the calls before it, unless one of them fails."""
     def call():
       if not self.failed:
-        with streams.optional(f'TensorBoard ({self.target})', self._disable):
+        with self._optional():
           function(*args)
-    self.thread.submit(call)
+    if not self.failed:
+      with self._optional():  # a thread may not start
+        self.thread.submit(call)
+
+  def _optional(self):
+    return streams.optional(f'TensorBoard ({self.target})', self._disable)
 
   def _disable(self):
     self.failed = True

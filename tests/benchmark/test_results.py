@@ -156,7 +156,9 @@ def test_contenders_without_time_are_skipped(monkeypatch, commands, limit_s, cou
    'AMD EPYC (family 25, model 17)'),
   ('cpu family\t: 6\nmodel\t\t: 143\nmodel name\t: Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz\n',
    'Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz'),
+  ('cpu family\t: 6\nmodel\t\t: 79\nmodel name\t: Intel(R) Xeon(R) CPU @ 2.20GHz\n',
+   'Intel(R) Xeon(R) CPU @ 2.20GHz (family 6, model 79)'),
   ('BogoMIPS\t: 243.75\nFeatures\t: fp asimd\n', platform.processor() or platform.machine())])
-def test_a_processor_is_told_from_others_of_its_name(info, found, tmp_path):
+def test_a_processor_has_family_and_model_unless_its_name_has_a_number(info, found, tmp_path):
   (tmp_path / 'cpuinfo').write_text(info)
   assert machine._processor(tmp_path / 'cpuinfo') == found

@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 from gptjax.kernels import cpu_matmul
 
+# Of these, the gradient of (80, 16) is computed transposed.
+SHAPES = (16, 40), (40, 16), (80, 16), (16, 3, 8)
+
 
 def arrays(dtype, shape):
   keys = jax.random.split(jax.random.key(0), 3)
@@ -25,7 +28,7 @@ def gradients(multiply, x, w, direction):
 
 
 @pytest.mark.parametrize('dtype, tolerance', [('float32', 1e-6), ('bfloat16', 1e-2)])
-@pytest.mark.parametrize('shape', [(16, 40), (40, 16), (16, 3, 8)])
+@pytest.mark.parametrize('shape', SHAPES)
 def test_results_and_gradients_are_those_of_a_plain_matmul(dtype, tolerance, shape):
   x, w, direction = arrays(dtype, shape)
   plain = lambda x, w: jnp.tensordot(x.astype(jnp.float32), w.astype(jnp.float32), 1)
@@ -38,13 +41,22 @@ def test_results_and_gradients_are_those_of_a_plain_matmul(dtype, tolerance, sha
     np.testing.assert_allclose(np.float32(a), np.float32(b), rtol=tolerance, atol=tolerance * np.abs(b).max())
 
 
-@pytest.mark.parametrize('shape', [(16, 40), (40, 16), (16, 3, 8)])
+@pytest.mark.parametrize('shape', SHAPES)
 def test_all_matmuls_of_bfloat16_have_float32_results(shape):
   with mesh_of():
     text = jax.jit(lambda *a: gradients(cpu_matmul.matmul, *a)).lower(*arrays('bfloat16', shape)).as_text()
   dtype = r'tensor<[^>]*x(\w+)>'
   found = re.findall(rf'dot_general.*: \({dtype}, {dtype}\) -> {dtype}', text)
   assert set(found) == {('bf16', 'bf16', 'f32')} and len(found) >= 3
+
+
+def test_the_gradient_of_a_tall_matrix_is_computed_transposed():
+  found = {}
+  for shape in SHAPES:
+    x, w, direction = arrays('float32', shape)
+    if w.ndim == 2:
+      found[shape] = cpu_matmul.transposes_result(x, direction)
+  assert found == {(16, 40): False, (40, 16): False, (80, 16): True}
 
 
 def by_rows(n, o, i, dtype='float32'):
@@ -57,13 +69,22 @@ def by_rows(n, o, i, dtype='float32'):
 @given(n=st.integers(1, 40), o=st.sampled_from([1, 63, 127, 128, 131, 384, 1000, 1179, 2304]),
        i=st.integers(1, 50), leading=st.booleans())
 @settings(max_examples=30, deadline=None)
-def test_a_matmul_by_rows_is_the_plain_product_in_every_form(n, o, i, leading):
+def test_a_matmul_by_rows_is_the_plain_product(n, o, i, leading):
   multiply, x, w = by_rows(n, o, i)
   expected = np.float64(x) @ np.float64(w).T
   with mesh_of():
     found = multiply(x[:, None] if leading else x, w)
   assert found.dtype == jnp.float32 and found.shape == ((n, 1, o) if leading else (n, o))
   np.testing.assert_allclose(np.asarray(found).reshape(n, o), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_of_a_matmul_by_rows_are_those_of_the_plain_product():
+  _, x, w = by_rows(4, 768, 24)
+  direction = jnp.cos(jnp.arange(4 * 768.0)).reshape(4, 768)
+  with mesh_of():
+    found = jax.jit(lambda x, w: gradients(cpu_matmul.matmul_by_rows, x, w, direction))(x, w)
+  for a, b in zip(found, (x @ w.T, direction @ w, direction.T @ x), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize('n, o, dtype, n_blocks', [

@@ -3,12 +3,13 @@
 import pytest
 from conftest import tiny_config
 
+from gptjax.kernels import cpu
 from gptjax.pretrain import loop
 
 
 @pytest.fixture
 def order(corpus_folder, tmp_path, monkeypatch):
-  """A function that runs five steps and returns what happened in order; a step is known after its call."""
+  """A function that trains five steps and returns the order of calls, reads and evaluations."""
   events, compile_step = [], loop.compile_step
 
   def recorded(run, state, *args):
@@ -20,7 +21,7 @@ def order(corpus_folder, tmp_path, monkeypatch):
       'model.n_vocab': 290, 'data.corpus': str(corpus_folder), 'train.steps': 5, 'eval.every_steps': 3,
       'log.tensorboard': False, 'log.sample_tokens': 0, 'mesh.data': 8})
     monkeypatch.setattr(loop, 'compile_step', recorded)
-    monkeypatch.setattr(loop.cpu, 'computes_in_calling_thread', lambda: in_calling_thread)
+    monkeypatch.setattr(cpu, 'computes_in_calling_thread', lambda: in_calling_thread)
     monkeypatch.setattr(loop.console, 'log_step', lambda *args: events.append(f'read {args[3]}'))
     monkeypatch.setattr(loop, 'evaluate_if_due', lambda run, state, step, *rest: (
       loop.evaluation_due(run, step) and events.append('evaluate')))

@@ -134,7 +134,7 @@ def test_places_that_cannot_be_written_are_one_warning_each(corpus_folder, tmp_p
   assert losses(tmp_path) == undisturbed
   failed = [line.partition(' failed, continuing without: ')[0] for line in said.splitlines()
             if ' failed, continuing without: ' in line]
-  # A set, because TensorBoard has a thread of its own.
+  # A set: TensorBoard is written in a thread, so its warning may come at any time.
   assert len(failed) == 3
   assert set(failed) == {f'TensorBoard ({tmp_path}/tensorboard)', 'the report', 'the plot of curves'}
   assert 'Traceback' not in said

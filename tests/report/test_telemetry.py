@@ -84,6 +84,36 @@ def test_a_step_does_not_wait_for_tensorboard(tmp_path, monkeypatch):
   assert steps == [1, 2, 3]
 
 
+def test_a_thread_that_cannot_start_and_writes_after_the_end_take_tensorboard_alone(tmp_path, monkeypatch,
+                                                                                    capsys):
+  log = telemetry.Telemetry(tmp_path, 10, tensorboard=True)
+  log.begin(0)
+  def fails(self):
+    raise RuntimeError("can't start new thread")
+  monkeypatch.setattr(threading.Thread, 'start', fails)
+  log.write(1, {'train/loss': 2.5})
+  monkeypatch.undo()
+  assert 'TensorBoard' in capsys.readouterr().err
+  log.write(2, {'train/loss': 2.5})
+  log.close()
+  board = log.optional_writers[0]
+  board.close()
+  board.write(3, {'train/loss': 2.5})
+  assert len((tmp_path / 'metrics.jsonl').read_text().splitlines()) == 2 and board.writer is None
+
+
+@pytest.mark.parametrize('in_calling_thread, at_once', [(True, [1, 2]), (False, [1])])
+def test_metrics_are_read_a_step_late_unless_the_step_is_complete(in_calling_thread, at_once, monkeypatch):
+  monkeypatch.setattr(telemetry.cpu, 'computes_in_calling_thread', lambda: in_calling_thread)
+  found = []
+  unread = telemetry.UnreadMetrics(lambda number, metrics: found.append(number))
+  unread.add(1, {})
+  unread.add(2, {})
+  assert found == at_once
+  unread.read_all()
+  assert found == [1, 2]
+
+
 def test_stopwatch_splits_its_time(monkeypatch):
   now = [100.0]
   monkeypatch.setattr(telemetry.time, 'monotonic', lambda: now[0])
