@@ -79,12 +79,12 @@ def sent_bytes(collective):
   return full_bytes(collective) * (n - 1) / n * (2 if collective.kind == 'all-reduce' else 1)
 
 
-def bytes_by_kind(operations, bytes_of=output_bytes):
-  """Return {kind: bytes per step} of a list of Collective."""
-  count = Counter()
-  for collective in operations:
-    count[collective.kind] += bytes_of(collective)
-  return dict(count)
+def by_kind(collectives, amount=output_bytes):
+  """{kind: sum of an amount per step}; what hosts send between slices is a kind of its own."""
+  sums = Counter()
+  for one in collectives:
+    sums[f'{one.kind} between slices' if one.between_slices else one.kind] += amount(one)
+  return dict(sums)
 
 
 def flops(text):

@@ -3,10 +3,12 @@
 import concurrent.futures
 import json
 
+import numpy as np
 import pytest
 
 from gptjax.benchmark.subjects import scaling
 from gptjax.errors import InputError
+from gptjax.plan import hlo
 
 
 @pytest.fixture
@@ -82,6 +84,16 @@ def test_slices_are_the_axis_replica_of_their_topology(small):
   for n in (64, 512):
     mesh = scaling.weak_scaling_config(family, n).mesh
     assert (mesh.replica, mesh.data * mesh.fsdp * mesh.tensor) == (n // 64, 64)
+
+
+def test_what_slices_send_each_other_counts_as_within_one():
+  groups = np.arange(8).reshape(2, 4)
+  for kind, share in (('all-reduce', 2 * 3 / 4), ('all-gather', 3 / 4), ('reduce-scatter', 3)):
+    within = hlo.Collective(kind, [100], groups, 2, 0)
+    between = within._replace(between_slices=True)
+    assert hlo.by_kind([within, between], hlo.sent_bytes) == {
+      kind: 200 * share, f'{kind} between slices': 200 * share}
+    assert len({*hlo.by_kind([within, between], hlo.full_bytes).values()}) == 1
 
 
 def test_invalid_flags_are_refused():

@@ -55,7 +55,7 @@ def test_fully_sharded_gathers_a_layer_once_each_way_and_scatters_its_gradient_o
   gathered = [one for one in found if one.kind == 'all-gather']
   assert sum(one.runs * sum(one.sizes) for one in gathered if one.depth) == gatherings * matrices
   assert sum(sum(one.sizes) for one in gathered if not one.depth) == tables
-  moved = hlo.bytes_by_kind(found)
+  moved = hlo.by_kind(found)
   assert moved['reduce-scatter'] == (matrices + tables) // 8  # what each device is left with
   assert moved['all-reduce'] == sum(weights().values()) - matrices - tables  # gains and biases are whole
   assert moved.keys() == {'all-gather', 'all-reduce', 'reduce-scatter'}

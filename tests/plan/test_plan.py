@@ -182,7 +182,7 @@ def test_every_config_compiles_for_tpus_with_minimal_communication(name):
     program.compile_step(config, mesh)
     config.optimizer.name = 'adamw'
   _, cost = program.compile_and_cost(config, mesh)
-  moved = hlo.bytes_by_kind(cost.collectives, hlo.full_bytes)
+  moved = hlo.by_kind(cost.collectives, hlo.full_bytes)
   matrices = 2 * sum(x.size for x in jax.tree.leaves(program.step_shapes(config, mesh)[0].params)
                      if x.ndim > 2)
   assert moved.pop('collective-permute', 0) < 0.1 * moved['all-gather']

@@ -92,17 +92,11 @@ def measure_row(family, n):
   compiled, cost = program.compile_and_cost(config, mesh)
   measured = run_steps(config, mesh, compiled) if family.platform == 'CPU' else {}
   return {'devices': n, 'mesh': dict(mesh.shape), 'flops': cost.flops, 'state': cost.params + cost.optimizer,
-          'whole': cost.replicated, 'peak': cost.peak, 'arrays': by_kind(cost.collectives, hlo.full_bytes),
-          'sent': by_kind(cost.collectives, hlo.sent_bytes),
-          'collectives': by_kind(cost.collectives, lambda collective: collective.runs),
+          'whole': cost.replicated, 'peak': cost.peak, 'arrays': hlo.by_kind(cost.collectives, hlo.full_bytes),
+          'sent': hlo.by_kind(cost.collectives, hlo.sent_bytes),
+          'collectives': hlo.by_kind(cost.collectives, lambda collective: collective.runs),
           'compile_seconds': cost.seconds,
           **measured}
-
-
-def by_kind(collectives, amount):
-  """{kind: sum of an amount}; what hosts send between slices is a kind of its own."""
-  return hlo.bytes_by_kind([one._replace(kind=f'{one.kind} between slices') if one.between_slices else one
-                            for one in collectives], amount)
 
 
 def run_steps(config, mesh, compiled, steps=3):
