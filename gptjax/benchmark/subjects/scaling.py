@@ -92,7 +92,8 @@ def measure_row(family, n):
   compiled, cost = program.compile_and_cost(config, mesh)
   measured = run_steps(config, mesh, compiled) if family.platform == 'CPU' else {}
   return {'devices': n, 'mesh': dict(mesh.shape), 'flops': cost.flops, 'state': cost.params + cost.optimizer,
-          'whole': cost.replicated, 'peak': cost.peak, 'arrays': hlo.by_kind(cost.collectives, hlo.full_bytes),
+          'whole': cost.replicated, 'peak': cost.peak,
+          'arrays': hlo.by_kind(cost.collectives, hlo.full_bytes),
           'sent': hlo.by_kind(cost.collectives, hlo.sent_bytes),
           'collectives': hlo.by_kind(cost.collectives, lambda collective: collective.runs),
           'compile_seconds': cost.seconds,
