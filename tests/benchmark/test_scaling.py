@@ -32,7 +32,7 @@ def test_on_cpu_devices_work_stays_the_same_and_a_divided_state_is_sharded(small
 
 
 def test_a_row_is_computed_once_for_each_version_of_the_code(small, tmp_path, monkeypatch):
-  computed, out, code = [], tmp_path / 'scaling.json', ['first']
+  computed, out, code = [], tmp_path / 'new' / 'scaling.json', ['first']
 
   def computed_row(family, n):
     if len(computed) == 2 and code == ['first']:
@@ -49,7 +49,7 @@ def test_a_row_is_computed_once_for_each_version_of_the_code(small, tmp_path, mo
   with pytest.raises(KeyboardInterrupt):
     scaling.measure(families, str(out))
   assert not out.exists()
-  with open(tmp_path / 'scaling.jsonl', 'a') as file:
+  with open(out.with_suffix('.jsonl'), 'a') as file:
     file.write('{"kind": "run", "dig')  # a kill in the middle of a line
   computed.clear()
   assert scaling.measure(families, str(out)) == 0

@@ -11,6 +11,7 @@ import math
 import sys
 import time
 from collections import namedtuple
+from pathlib import Path
 
 import numpy as np
 
@@ -244,6 +245,7 @@ def measure(families, out):
   """
   tables, worst, machine = [], 0.0, machine_info(('jax', 'jaxlib', 'libtpu'))
   path = journal.journal_path(out) if out else ''
+  Path(path).parent.mkdir(parents=True, exist_ok=True)
   measured_with = f'{machine["code"]} {machine["processor"]} {machine["versions"]} {machine["flags"]}'
   with bars.bar(total=sum(map(len, families.values())), unit='program') as bar:
     for family, devices in families.items():
