@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,11 @@ from gptjax.kernels import cpu
 from gptjax.parallel import sharding
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared' / 'data'
+
+# Checkpoints and corpora are synced file by file, which takes 8 ms each on a disk: a third of all tests.
+MEMORY = '/dev/shm'
+if os.path.isdir(MEMORY) and shutil.disk_usage(MEMORY).free > 8e9:
+  os.environ.setdefault('PYTEST_DEBUG_TEMPROOT', MEMORY)
 
 # Ignored under nohup and in the background, and then by the processes that tests start.
 for number in (signal.SIGHUP, signal.SIGINT):
@@ -48,6 +54,11 @@ LONGEST = ('test_resume', 'test_processes', 'test_prepare_stopped', 'test_prepar
 def pytest_collection_modifyitems(items):
   """The files that take longest come first, so that no worker is left alone with one at the end."""
   items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
+def slow_except(values, *fast):
+  """Parameters of a test, of which all but `fast` are for the slow run."""
+  return [value if value in fast else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 NO_MESH = jax.sharding.get_mesh()

@@ -24,6 +24,7 @@ def flags(tmp_path_factory):
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_all_contenders_train_and_are_compared(flags, tmp_path):
   pytest.importorskip('transformers')
   pytest.importorskip('accelerate')

@@ -22,6 +22,7 @@ def test_what_a_process_sends_and_receives_does_not_grow_with_their_number(found
   assert small > 0 and many < 3 * max(few, 1) and large < 2 * small + 200
 
 
+@pytest.mark.slow
 def test_checkpoints_and_metrics_of_several_hosts_are_measured():
   costs = hosts.storage_costs(2)
   assert len(costs) == len(hosts.SAVED) and min(costs) > 0
@@ -58,6 +59,7 @@ def test_processes_that_call_the_roll_at_the_same_time_share_the_answer():
   assert found == {0: [3], 1: [3]} and min(requests) == 4 < max(requests)  # one of them waits
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_writes_what_it_measured(tmp_path, capsys):
   assert hosts.main(['--processes=2,4', f'--out={tmp_path}/hosts.json']) == 0
   assert capsys.readouterr().out.count('barrier') == 3  # twice in the table, once as a target

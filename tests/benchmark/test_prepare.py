@@ -33,6 +33,7 @@ def test_copies_of_a_text_have_the_same_lengths_and_other_words(tmp_path):
   assert len(set(texts)) == n
 
 
+@pytest.mark.slow
 def test_the_command_measures_all_stages_and_a_stage_that_fails_is_named(tmp_path):
   byte_bpe.train_bpe(['Wherever we may be, the words of a text are read.'], 270).save(tmp_path / 'bpe')
   command = [sys.executable, '-m', 'gptjax.benchmark', 'prepare', '--megabytes=0.1,0.2,0.3']

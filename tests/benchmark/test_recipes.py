@@ -184,6 +184,7 @@ def text(tmp_path):
   return f'text:{tmp_path}/text.txt'
 
 
+@pytest.mark.slow
 def test_training_here_is_training_by_the_job(tiny, text, tmp_path):
   """The same held-out loss, also of a second rate and seed by the same programs."""
   data = dict(corpus=f'{tmp_path}/corpus', source=text, validation_fraction=0.1, tokenizer='train-bpe:300')

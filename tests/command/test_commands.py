@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ENVIRONMENT, ROOT, command, train
+from conftest import ENVIRONMENT, ROOT, command, slow_except, train
 
 import gptjax
 from gptjax import defaults, errors
@@ -154,13 +154,16 @@ def test_a_command_gives_its_exit_code(monkeypatch):
   assert end.value.code == 7
 
 
-@pytest.mark.parametrize('arguments', [
-  ['gptjax.main', '--config=configs/quickstart.py', f'--workdir=/tmp/{HALF}'],
+WITH_CONFIG = ['gptjax.main', '--config=configs/quickstart.py', f'--workdir=/tmp/{HALF}']
+WITHOUT = ['gptjax.generate', '--from=gpt2', f'--prompt=a{HALF}']
+
+
+@pytest.mark.parametrize('arguments', slow_except([
+  WITH_CONFIG, WITHOUT,
   ['gptjax.main', '--config=configs/quickstart.py', '--workdir=/tmp/x', f'--config.data.source=text:{HALF}'],
   ['gptjax.plan', '--config=configs/quickstart.py', f'--topology={HALF}'],
-  ['gptjax.generate', '--from=gpt2', f'--prompt=a{HALF}'],
   ['gptjax.data.prepare', f'--source=text:{HALF}', '--tokenizer=gpt2', '--out=x'],
-  ['gptjax.benchmark', 'table', HALF]])
+  ['gptjax.benchmark', 'table', HALF]], WITH_CONFIG, WITHOUT))
 def test_arguments_that_are_not_utf_8_are_refused(arguments):
   done = run(*arguments)
   assert done.returncode == 2 and 'cannot be encoded as UTF-8' in done.stderr, done.stderr

@@ -140,6 +140,7 @@ def test_what_is_ignored_from_the_start_stays_so(ignored):
   assert done.returncode == 0 and set(done.stdout.split()) == set(ignored.split()), done.stderr
 
 
+@pytest.mark.slow
 def test_a_terminal_that_closes_stops_a_run_and_it_saves(corpus_folder, tmp_path):
   """The run leads the session of a terminal: the kernel sends SIGHUP when that goes, and we a second one."""
   ours, theirs = pty.openpty()

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from absl import flags
+from absl.testing import flagsaver
 from ml_collections import ConfigDict
 
-from gptjax import defaults
+from gptjax import defaults, main
 from gptjax.config import command_line, files
 from gptjax.errors import InputError
 
@@ -118,12 +119,22 @@ def test_every_config_that_comes_with_gptjax_loads(name, tmp_path, monkeypatch):
   (['mine.py', '--config.train.steps=3'], 'write --config=mine.py'), (['mine.py'], 'write --config=mine.py'),
   (['--confg=quickstart', '--config.train.steps=3'], 'did you mean --config?'),
   (['--workdir=w'], '--config is missing'), (['--config=', '--workdir=w'], '--config is missing')])
-def test_the_command_refuses_in_one_line_and_leaves_nothing(tmp_path, flags, why):
-  root = str(Path(files.__file__).parents[2])
-  ran = subprocess.run([sys.executable, '-m', 'gptjax.main', *flags], cwd=tmp_path, capture_output=True,
-                       text=True, env={**os.environ, 'PYTHONPATH': root, 'JAX_PLATFORMS': 'cpu'})
-  assert ran.returncode == 2 and why in ran.stderr and ran.stderr.count('\n') == 1, ran.stderr
+def test_flags_are_refused_in_one_line_and_nothing_is_left(tmp_path, flags, why, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  with flagsaver.flagsaver():
+    assert main.main(['gptjax', *flags]) == 2
+  said = capsys.readouterr().err
+  assert why in said and said.count('\n') == 1, said
   assert not list(tmp_path.iterdir())
+
+
+def test_the_command_refuses_in_one_line_and_leaves_nothing(tmp_path):
+  root = str(Path(files.__file__).parents[2])
+  ran = subprocess.run([sys.executable, '-m', 'gptjax.main', '--config=configs/absent.py', '--workdir=w'],
+                       cwd=tmp_path, capture_output=True, text=True,
+                       env={**os.environ, 'PYTHONPATH': root, 'JAX_PLATFORMS': 'cpu'})
+  assert ran.returncode == 2 and 'configs/absent.py' in ran.stderr, ran.stderr
+  assert ran.stderr.count('\n') == 1 and not list(tmp_path.iterdir()), ran.stderr
 
 
 def test_a_flag_file_that_is_not_utf_8_is_refused_with_the_reason(tmp_path):

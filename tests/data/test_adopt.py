@@ -444,7 +444,7 @@ def test_export_and_adopt_are_inverse(tokenizer, tmp_path_factory, lists, shard_
     assert found['content'] == prepared['content']
 
 
-served = object_storage.served(['gs', 's3'])
+served = object_storage.served(object_storage.GS_AND_SLOWLY_S3)
 
 
 @pytest.fixture

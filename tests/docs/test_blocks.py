@@ -8,7 +8,7 @@
   - Blocks of the classes needs-data, needs-hardware and needs-network are skipped; those of the class slow,
     and the tutorials, run with `-m slow`.
 
-`gptjax` is the installed package where there is one: .ci/wheel runs the fast pages against the wheel.
+.ci/wheel runs the other pages with the wheel, and sets a variable for it; else they are slow, too.
 """
 
 import json
@@ -163,7 +163,7 @@ def cases():
     text, name = path.read_text(), pages.name_of(path)
     fast, every = to_run(text, slow=False), to_run(text, slow=True)
     if fast and not is_long(path):
-      yield pytest.param(path, False, id=name)
+      yield pytest.param(path, False, id=name, marks=[pytest.mark.slow] * (INSTALLED not in os.environ))
     if every and (is_long(path) or len(every) > len(fast)):
       yield pytest.param(path, True, id=f'{name}-slow', marks=[pytest.mark.slow, pytest.mark.timeout(3600)])
 

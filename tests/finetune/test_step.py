@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import mesh_of
+from conftest import mesh_of, slow_except
 from flax import nnx
 from variants import VARIANTS
 
@@ -102,8 +102,7 @@ def test_gradients_are_those_of_finite_differences():
   np.testing.assert_allclose((ahead - behind) / (2 * size), slope, rtol=2e-2)
 
 
-@pytest.mark.parametrize('mode', [mode if mode != 'last' else pytest.param(mode, marks=pytest.mark.slow)
-                                  for mode in MODES])
+@pytest.mark.parametrize('mode', slow_except(MODES, 'lora'))
 def test_a_mesh_changes_nothing(mode):
   config = config_of(**MODES[mode], **{'model.dropout': 0.1, 'finetune.head_dropout': 0.1})
   found = []
@@ -116,8 +115,7 @@ def test_a_mesh_changes_nothing(mode):
     np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-6)
 
 
-@pytest.mark.parametrize('mode', [mode if mode != 'last' else pytest.param(mode, marks=pytest.mark.slow)
-                                  for mode in MODES])
+@pytest.mark.parametrize('mode', slow_except(MODES, 'full'))
 def test_neither_microbatches_nor_widths_change_anything(mode):
   found = []
   for size, width in ((8, 24), (2, 20)):
@@ -145,7 +143,7 @@ def predicted(config, state, batch):
   return jax.device_get(jax.jit(run)(state, batch))
 
 
-@pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize('mode', slow_except(MODES, 'lora'))
 def test_trained_weights_move_and_frozen_weights_do_not(mode):
   config = config_of(**MODES[mode])
   with mesh_of() as mesh:

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, ROOT, command
+from conftest import ENVIRONMENT, ROOT, command, slow_except
 from hosts import HOST_PROCESS, TOKEN, free_port, last_line, run, run_script, start, wait
 from runs import LONG, after, arrays, assert_same_run, in_save, losses, storm
 
@@ -75,7 +75,7 @@ def test_without_process_0_the_others_say_so():
   assert code == 70 and 'got no answer from process 0' in last_line(error)
 
 
-@pytest.mark.parametrize('who', [0, 1])
+@pytest.mark.parametrize('who', slow_except([0, 1], 1))
 def test_one_is_killed_while_jax_starts_and_the_others_name_it_at_once(who):
   for i, (code, _, error) in enumerate(run_script(3, f'start{who}')):
     if i == who:
@@ -85,7 +85,7 @@ def test_one_is_killed_while_jax_starts_and_the_others_name_it_at_once(who):
       assert len(error.splitlines()) == 1, error
 
 
-@pytest.mark.parametrize('who', [0, 1])
+@pytest.mark.parametrize('who', slow_except([0, 1], 0))
 def test_one_hangs_while_jax_starts_and_all_end_with_a_line(who):
   for code, _, error in run_script(2, f'stuck{who}', START_LIMIT='3'):
     assert code == 70 and last_line(error).startswith('gptjax: process '), error
@@ -114,6 +114,7 @@ def test_the_second_start_finds_all_programs_of_all_processes_in_the_cache(tmp_p
   assert second == [(hits + misses, 0) for hits, misses in first]
 
 
+@pytest.mark.slow
 def test_none_runs_a_program_before_all_have_compiled_it(tmp_path):
   """Nor where the cache is a disk of each host, of which one has been lost."""
   cache = tmp_path / '{}'
@@ -147,7 +148,7 @@ def test_all_barriers_wait_as_long_as_a_compilation_may_take(monkeypatch, limit,
   assert limits[5:] == [10 * waited, 1]
 
 
-@pytest.mark.parametrize('who', [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.parametrize('who', slow_except([0, 1], 1))
 def test_a_signal_to_one_stops_all_after_the_same_step(who):
   ended = run_script(2, f'term{who}')
   assert [code for code, *_ in ended] == [0, 0], ended
@@ -196,7 +197,8 @@ def test_an_exception_in_one_is_the_last_line_of_all(what, code, says):
 
 @pytest.mark.parametrize('address, env', [
   ('localhost', {'http_proxy': DEAD, 'grpc_proxy': DEAD, 'all_proxy': DEAD, 'no_proxy': 'x'}),
-  ('::1', {'https_proxy': DEAD, 'HTTPS_PROXY': DEAD, 'no_grpc_proxy': 'x'})])
+  pytest.param('::1', {'https_proxy': DEAD, 'HTTPS_PROXY': DEAD, 'no_grpc_proxy': 'x'},
+               marks=pytest.mark.slow)])
 def test_no_proxy_is_between_the_processes(address, env):
   for code, said, error in run_script(2, 'told', ADDRESS=address, **env):
     assert code == 0 and not error, error
@@ -237,7 +239,7 @@ def test_what_an_environment_says_is_one_line(env, code, says):
   assert 'Traceback' not in ended.stderr and len(ended.stderr.splitlines()) == bool(code), ended.stderr
 
 
-@pytest.mark.parametrize('who', [0, 2])
+@pytest.mark.parametrize('who', slow_except([0, 2], 2))
 def test_one_is_told_to_stop_before_all_are_there_and_ends_those_that_are(who):
   ended = run_script(4, f'early{who}', absent=[3], START_LIMIT='50')
   assert [code for code, *_ in ended] == [75] * 3, ended
@@ -245,7 +247,7 @@ def test_one_is_told_to_stop_before_all_are_there_and_ends_those_that_are(who):
     assert i == who or (f'process {who} of 4 (' in last_line(error) and 'SIGTERM' in last_line(error)), error
 
 
-@pytest.mark.parametrize('who', [0, 1])
+@pytest.mark.parametrize('who', slow_except([0, 1], 1))
 def test_one_is_told_to_stop_while_jax_starts_and_ends_all(who):
   for i, (code, _, error) in enumerate(run_script(3, f'told-to-stop{who}')):
     assert code == 75, error
@@ -395,7 +397,7 @@ LOG_CACHE = {'JAX_DEBUG_LOG_MODULES': 'jax._src.compiler', 'JAX_PERSISTENT_CACHE
 SHORT = ('--config.train.steps=4', '--config.checkpoint.every_steps=2', '--config.eval.steps=1')
 
 
-@pytest.mark.parametrize('n', [1, 2])
+@pytest.mark.parametrize('n', slow_except([1, 2], 1))
 def test_a_resume_compiles_no_step_that_the_first_start_has_compiled(corpus_folder, tmp_path, n):
   workdir, cache = tmp_path / 'run', f'--config.compilation_cache={tmp_path / "cache"}'
   run(corpus_folder, workdir, n, *SHORT, cache, env=LOG_CACHE)

@@ -6,7 +6,7 @@ import random
 import hypothesis
 import numpy as np
 import pytest
-from conftest import mesh_of
+from conftest import mesh_of, slow_except
 from hypothesis import strategies as st
 from torch_models import torch, transformers, twin
 
@@ -156,7 +156,7 @@ def test_log_probabilities_are_those_of_transformers(workdirs, generated):
     assert one.mean_log_prob == pytest.approx(np.mean(expected), rel=1e-4)
 
 
-@pytest.mark.parametrize('kept', [0, 0.4, 0.9])
+@pytest.mark.parametrize('kept', slow_except([0, 0.4, 0.9], 0.4))
 def test_a_stopped_command_goes_on_where_it_was(workdirs, corpus, kept, generated):
   """The file ends in the middle of a line, as after a kill: what is there is kept, the rest is the same."""
   flags = 'several', f'--workdir={workdirs[0]}', f'--contexts={corpus}', '--batch_size=2'
