@@ -10,6 +10,7 @@ import time
 import object_storage
 import prepared
 import pytest
+from conftest import slow_except
 from prepared import contents, make_texts, write_jsonl
 
 from gptjax.data import inspect as inspect_command
@@ -184,7 +185,7 @@ prepared.run(sys.argv[1], sys.argv[2], shard_tokens=500)
 '''
 
 
-@pytest.mark.parametrize('requests', [8, 20, 35])
+@pytest.mark.parametrize('requests', slow_except([8, 20, 35], 20))
 def test_killed_during_the_upload_the_same_call_goes_on(url, source, local, served, tmp_path, requests):
   command = [sys.executable, '-c', KILLED, source, str(url), str(cache._Settings.folder)]
   before = len(served[1].requests)

@@ -113,6 +113,7 @@ def test_a_document_that_cannot_be_encoded_is_counted_once(tmp_path, monkeypatch
   assert {line.split(':')[1] for line in lines} == {'1', '3', '4'}
 
 
+@pytest.mark.slow
 def test_signatures_in_a_bucket_are_not_read_one_by_one(tmp_path, monkeypatch, tokenizer, served):
   scheme, faults = served
   out = paths.location(f'{scheme}://buck/signatures')

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import slow_except
 
 BEGIN = """
 import itertools, json, sys
@@ -89,7 +90,7 @@ linux = pytest.mark.skipif(not Path('/proc/self/clear_refs').exists(), reason='n
 
 
 @linux
-@pytest.mark.parametrize('kind', ['different', 'exact', 'near'])
+@pytest.mark.parametrize('kind', slow_except(['different', 'exact', 'near'], 'near'))
 def test_the_memory_of_a_range_does_not_grow_with_the_corpus_or_the_copies_of_a_text(tmp_path, kind):
   for n in (4, 16, 64):
     printed(tmp_path, KEYS, kind, n)
@@ -99,7 +100,7 @@ def test_the_memory_of_a_range_does_not_grow_with_the_corpus_or_the_copies_of_a_
 
 
 @linux
-@pytest.mark.parametrize('kind', ['different', 'equal'])
+@pytest.mark.parametrize('kind', slow_except(['different', 'equal'], 'different'))
 def test_the_memory_of_a_part_does_not_grow_with_its_documents(tmp_path, kind):
   """What a source that cannot be divided needs; documents beyond the first segments need 21 bytes each."""
   small, middle, large = (printed(tmp_path, PART, kind, n) for n in (3000, 9000, 27_000))

@@ -10,7 +10,7 @@ from conftest import mesh_of, random_batch, tiny_config
 from flax import nnx
 from generate.test_cache import made, prompts_of, written
 from model.test_variants import config_of, noisy
-from variants import VARIANTS
+from variants import VARIANTS, few
 
 from gptjax.errors import InputError
 from gptjax.generate import kv_cache
@@ -35,7 +35,7 @@ def dequantized(model):
   return model
 
 
-@pytest.mark.parametrize('name', TRANSFORMERS)
+@pytest.mark.parametrize('name', few(TRANSFORMERS))
 def test_logits_are_those_of_the_dequantized_weights(name):
   tokens = random_batch(config_of(name))['inputs'][:2, :20]
   with mesh_of():
@@ -50,8 +50,9 @@ def test_logits_are_those_of_the_dequantized_weights(name):
 
 
 @pytest.mark.parametrize('mesh, changes', [
-  (dict(data=2), {}), (dict(tensor=2), {}),
-  (dict(fsdp=2), {'model.tie_word_embeddings': False, 'model.n_kv_head': 2})])
+  pytest.param(dict(data=2), {}, marks=pytest.mark.slow), (dict(tensor=2), {}),
+  pytest.param(dict(fsdp=2), {'model.tie_word_embeddings': False, 'model.n_kv_head': 2},
+               marks=pytest.mark.slow)])
 def test_another_mesh_writes_the_same(mesh, changes):
   prompts = prompts_of(2, 9)
   with mesh_of():

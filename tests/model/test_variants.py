@@ -14,7 +14,7 @@ import pytest
 from conftest import mesh_of, random_batch, tiny_config
 from flax import nnx
 from jax.extend import core
-from variants import VARIANTS
+from variants import SIMILAR, VARIANTS, few
 
 import gptjax
 from gptjax.errors import InputError
@@ -31,7 +31,7 @@ from gptjax.train.step import dropout_keys, graph, init_state, loss_and_grads
 
 MESHES = [dict(data=2, fsdp=2, tensor=2), dict(replica=2, fsdp=4), dict(fsdp=2, tensor=4)]
 
-every_variant = pytest.mark.parametrize('name', VARIANTS)
+every_variant, few_variants = (pytest.mark.parametrize('name', names) for names in (VARIANTS, few(VARIANTS)))
 
 
 def config_of(name, **more):
@@ -97,9 +97,10 @@ def on_one_device(name):
   return loss_and_gradients(config_of(name, **DROPOUT), {})
 
 
-# One mesh of each variant in the default run, all three in the slow one.
+# One mesh of a few variants in the default run, all three of all in the slow one.
 @pytest.mark.parametrize('name, mesh', [
-  pytest.param(name, mesh, marks=[pytest.mark.slow] * ((i - j) % len(MESHES) > 0), id=f'{name}, {mesh}')
+  pytest.param(name, mesh, marks=[pytest.mark.slow] * ((i - j) % len(MESHES) > 0 or name in SIMILAR),
+               id=f'{name}, {mesh}')
   for i, name in enumerate(VARIANTS) for j, mesh in enumerate(MESHES)])
 def test_meshes_and_microbatches_change_neither_loss_nor_gradients(name, mesh):
   want_loss, want = on_one_device(name)
@@ -111,7 +112,7 @@ def test_meshes_and_microbatches_change_neither_loss_nor_gradients(name, mesh):
     np.testing.assert_allclose(got, true, atol=2e-5 * np.abs(true).max(), rtol=1e-4, err_msg=path_of(path))
 
 
-@every_variant
+@few_variants
 def test_every_weight_has_a_gradient(name):
   _, grads = loss_and_gradients(config_of(name), {})
   for path, gradient in jax.tree.leaves_with_path(grads):
@@ -119,7 +120,7 @@ def test_every_weight_has_a_gradient(name):
     assert all(np.abs(layer).max() > 1e-8 for layer in layers), path
 
 
-@every_variant
+@few_variants
 def test_no_position_sees_a_later_one(name):
   config = config_of(name)
   tokens = random_batch(config)['inputs']
@@ -132,7 +133,7 @@ def test_no_position_sees_a_later_one(name):
   assert np.abs(one[:, 15:] - two[:, 15:]).max(-1).min() > 1e-3
 
 
-@every_variant
+@few_variants
 def test_decoding_with_a_cache_gives_the_logits_of_the_forward_pass_or_is_refused(name):
   tokens = random_batch(config_of(name))['inputs'][:2, :20]
   with mesh_of():
@@ -251,7 +252,7 @@ def test_every_large_matrix_is_stored_in_shards_over_fsdp_and_tensor(name):
       assert shards >= ({'fsdp'} if whole_heads and 'attn/' in path_of(path) else {'fsdp', 'tensor'}), path
 
 
-@every_variant
+@few_variants
 def test_lora_adapts_every_matrix_of_a_block_and_changes_nothing_at_first_or_is_refused(name):
   if 'model.architecture' in VARIANTS[name]:
     pytest.skip('an LSTM has no blocks')
@@ -271,7 +272,7 @@ def test_lora_adapts_every_matrix_of_a_block_and_changes_nothing_at_first_or_is_
   assert {path.replace('lora/lora_a', 'w') for path in found if path.endswith('lora_a')} == of_blocks
 
 
-@every_variant
+@few_variants
 def test_an_export_gives_the_same_logits_or_is_refused(name, tmp_path):
   pytest.importorskip('torch')
   from torch_models import logits_of, opened, tokens_for

@@ -21,6 +21,7 @@ def undisturbed(corpus_folder, tmp_path_factory):
   return workdir
 
 
+@pytest.mark.slow
 def test_two_runs_of_a_config_are_identical(undisturbed, corpus_folder, tmp_path):
   assert train(corpus_folder, tmp_path).returncode == 0
   assert_same_run(tmp_path, undisturbed)
