@@ -142,5 +142,12 @@ def _finite(value):
 
 
 def journal_path(out):
-  """The path of the journal next to a result file: 'gpu.jsonl' for 'gpu.json'."""
-  return str(Path(out).with_suffix('.jsonl'))
+  """The path of the journal next to a result file: 'gpu.jsonl' for 'gpu.json'.
+
+  Raises:
+    InputError: the result file has the name of the journal.
+  """
+  path = str(Path(out).with_suffix('.jsonl'))
+  if path == str(Path(out)):
+    raise InputError(f'--out={out} is the name of the journal beside the results: give a name in .json')
+  return path

@@ -168,3 +168,9 @@ def test_sizes_that_were_not_measured_are_listed(capsys):
   first, *rest = capsys.readouterr().out.splitlines()
   assert first.startswith('124M, tokens/s') and first.endswith('goal 468,000   target met')
   assert [line.partition(',')[0] for line in rest] == ['355M', '774M', '1558M']
+
+
+def test_the_journal_is_not_the_file_of_the_results():
+  assert journal.journal_path('a/gpu.json') == 'a/gpu.jsonl' == journal.journal_path('a/gpu')
+  with pytest.raises(InputError, match='is the name of the journal'):
+    journal.journal_path('a/gpu.jsonl')
