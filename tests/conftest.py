@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import getpass
 import os
 import random
 import shutil
@@ -18,16 +19,12 @@ import numpy as np
 import pytest
 
 from gptjax import defaults
+from gptjax.config import memory
 from gptjax.config import resolve as configs
 from gptjax.kernels import cpu
 from gptjax.parallel import sharding
 
 SHARED = Path(__file__).resolve().parents[2] / 'shared' / 'data'
-
-# Checkpoints and corpora are synced file by file, which takes 8 ms each on a disk: a third of all tests.
-MEMORY = '/dev/shm'
-if os.path.isdir(MEMORY) and shutil.disk_usage(MEMORY).free > 8e9:
-  os.environ.setdefault('PYTEST_DEBUG_TEMPROOT', MEMORY)
 
 # Ignored under nohup and in the background, and then by the processes that tests start.
 for number in (signal.SIGHUP, signal.SIGINT):
@@ -47,6 +44,40 @@ os.environ['XLA_FLAGS'] = ' '.join([os.environ.get('XLA_FLAGS', ''), *GENERATOR,
 cpu.configure_devices()
 
 
+MEMORY = Path('/dev/shm')
+NEEDED = 8e9  # bytes; the default run uses 2 GB
+
+
+def pytest_configure(config):
+  """Keep temporary folders in memory if there is room: ten thousand files are synced, each 8 ms on a disk.
+
+  The slow run has files of gigabytes. A run that was killed leaves its folder to the next one to remove.
+  """
+  if not config.option.markexpr.startswith('not slow') or 'PYTEST_DEBUG_TEMPROOT' in os.environ:
+    return
+  for folder in MEMORY.glob('gptjax-tests-*'):
+    if not os.path.exists(f'/proc/{folder.name.rpartition("-")[2]}'):
+      shutil.rmtree(folder, ignore_errors=True)
+  if has_room(MEMORY):
+    folder = MEMORY / f'gptjax-tests-{os.getpid()}'
+    folder.mkdir()
+    os.environ['PYTEST_DEBUG_TEMPROOT'] = str(folder)
+
+
+def has_room(folder):
+  """Whether a folder in memory may have programs and has room, and this process has twice the memory."""
+  if not os.access(folder, os.W_OK) or os.statvfs(folder).f_flag & os.ST_NOEXEC:
+    return False
+  return shutil.disk_usage(folder).free > NEEDED and (memory.host_bytes() or 0) > 2 * NEEDED
+
+
+def pytest_unconfigure(config):
+  folder = MEMORY / f'gptjax-tests-{os.getpid()}'
+  with contextlib.suppress(OSError):  # it keeps what a failed test has made
+    (folder / f'pytest-of-{getpass.getuser()}').rmdir()
+    folder.rmdir()
+
+
 LONGEST = ('test_resume', 'test_processes', 'test_prepare_stopped', 'test_prepare_memory', 'test_weights',
            'test_step', 'test_sharding', 'test_blocks')
 
@@ -58,6 +89,7 @@ def pytest_collection_modifyitems(items):
 
 def slow_except(values, *fast):
   """Parameters of a test, of which all but `fast` are for the slow run."""
+  assert all(value in values for value in fast), fast
   return [value if value in fast else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 

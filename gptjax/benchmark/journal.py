@@ -149,5 +149,5 @@ def journal_path(out):
   """
   path = str(Path(out).with_suffix('.jsonl'))
   if path == str(Path(out)):
-    raise InputError(f'--out={out} is the name of the journal beside the results: give a name in .json')
+    raise InputError(f'{out} is the name of the journal beside the results: give a name that ends in .json')
   return path

@@ -84,6 +84,8 @@ def main(argv):
   parser.add_argument('--into', type=paths.flag, default='',
                       help='file with the two markers; default: print the table')
   flags = parser.parse_args(argv)
+  if flags.json:
+    journal.journal_path(flags.json)  # it must not be the journal itself
   new_table = markdown_table(flags.paths)
   if flags.json:
     if len(flags.paths) != 1 or Path(flags.paths[0]).suffix != '.jsonl':

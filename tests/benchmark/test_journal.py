@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import ENVIRONMENT, ROOT
 
-from gptjax.benchmark import gates, journal, results, table
+from gptjax.benchmark import gates, gpu, journal, results, table
 from gptjax.errors import InputError
 
 MACHINE = {'date': '2026-01-01', 'device': 'some CPU', 'processor': 'some CPU', 'cores': 2,
@@ -174,3 +174,13 @@ def test_the_journal_is_not_the_file_of_the_results():
   assert journal.journal_path('a/gpu.json') == 'a/gpu.jsonl' == journal.journal_path('a/gpu')
   with pytest.raises(InputError, match='is the name of the journal'):
     journal.journal_path('a/gpu.jsonl')
+
+
+@pytest.mark.parametrize('main, flags', [
+  (gpu.main, ['--out=x.jsonl']), (table.main, ['a.jsonl', '--json=a.jsonl'])])
+def test_commands_keep_the_two_apart(main, flags, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'a.jsonl').write_text('{"kind": "start", "benchmark": "gpu", "machine": {}}\n')
+  with pytest.raises(InputError, match='is the name of the journal'):
+    main(flags)
+  assert [path.name for path in tmp_path.iterdir()] == ['a.jsonl']

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -195,7 +196,7 @@ def test_killed_during_the_upload_the_same_call_goes_on(url, source, local, serv
     assert time.monotonic() < deadline
     time.sleep(0.002)
   process.kill()
-  process.wait()
+  assert process.wait() == -signal.SIGKILL, 'it ended before'
   prepared.run(source, url, **OPTIONS)
   assert in_bucket(url) == contents(local)
 

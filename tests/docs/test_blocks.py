@@ -8,7 +8,8 @@
   - Blocks of the classes needs-data, needs-hardware and needs-network are skipped; those of the class slow,
     and the tutorials, run with `-m slow`.
 
-.ci/wheel runs the other pages with the wheel, and sets a variable for it; else they are slow, too.
+Only .ci/wheel runs the other pages by default, against the installed wheel, and sets GPTJAX_DOCS_INSTALLED.
+Elsewhere they are slow, too.
 """
 
 import json
@@ -162,9 +163,10 @@ def cases():
   for path in pages.paths():
     text, name = path.read_text(), pages.name_of(path)
     fast, every = to_run(text, slow=False), to_run(text, slow=True)
-    if fast and not is_long(path):
+    has_slow = every and (is_long(path) or len(every) > len(fast))
+    if fast and not is_long(path) and (INSTALLED in os.environ or not has_slow):
       yield pytest.param(path, False, id=name, marks=[pytest.mark.slow] * (INSTALLED not in os.environ))
-    if every and (is_long(path) or len(every) > len(fast)):
+    if has_slow:
       yield pytest.param(path, True, id=f'{name}-slow', marks=[pytest.mark.slow, pytest.mark.timeout(3600)])
 
 

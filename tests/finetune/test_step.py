@@ -143,7 +143,7 @@ def predicted(config, state, batch):
   return jax.device_get(jax.jit(run)(state, batch))
 
 
-@pytest.mark.parametrize('mode', slow_except(MODES, 'lora'))
+@pytest.mark.parametrize('mode', slow_except(MODES, 'last'))
 def test_trained_weights_move_and_frozen_weights_do_not(mode):
   config = config_of(**MODES[mode])
   with mesh_of() as mesh:

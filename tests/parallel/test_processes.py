@@ -114,7 +114,6 @@ def test_the_second_start_finds_all_programs_of_all_processes_in_the_cache(tmp_p
   assert second == [(hits + misses, 0) for hits, misses in first]
 
 
-@pytest.mark.slow
 def test_none_runs_a_program_before_all_have_compiled_it(tmp_path):
   """Nor where the cache is a disk of each host, of which one has been lost."""
   cache = tmp_path / '{}'
@@ -397,8 +396,7 @@ LOG_CACHE = {'JAX_DEBUG_LOG_MODULES': 'jax._src.compiler', 'JAX_PERSISTENT_CACHE
 SHORT = ('--config.train.steps=4', '--config.checkpoint.every_steps=2', '--config.eval.steps=1')
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('n', [1, 2])
+@pytest.mark.parametrize('n', slow_except([1, 2], 1))
 def test_a_resume_compiles_no_step_that_the_first_start_has_compiled(corpus_folder, tmp_path, n):
   workdir, cache = tmp_path / 'run', f'--config.compilation_cache={tmp_path / "cache"}'
   run(corpus_folder, workdir, n, *SHORT, cache, env=LOG_CACHE)
