@@ -51,7 +51,7 @@ VARIANTS = {
 SIMILAR = (
   'gpt1', 'untied', 'exact gelu', 'relu', 'silu', 'narrow mlp', 'unscaled attention', 'rotary', 'rms',
   'no bias', 'relu squared', 'swiglu', 'grouped-query attention', 'normalized queries and keys',
-  'wide heads', 'soft cap', 'sliding window', 'llama', 'lstm, matrix dropout')
+  'wide heads', 'soft cap', 'sliding window', 'llama', 'qwen3', 'lstm, matrix dropout')
 
 
 def few(names):

@@ -169,7 +169,7 @@ def test_the_count_of_parameters_is_that_of_the_tree(name):
   assert n_params(config.model) == padded - 3 * tables * config.model.n_embd
 
 
-@every_variant
+@few_variants
 def test_the_count_of_flops_is_that_of_the_forward_pass(name):
   """PaLM's convention: 6 FLOPs per parameter and token, biases and gains included, and attention."""
   config = config_of(name, **{'model.pad_vocab_to': 1, 'model.scan': False})

@@ -33,6 +33,7 @@ def test_an_extended_run_is_to_the_bit_the_one_that_was_long_from_the_start(corp
   assert len(less.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_time_of_a_finished_run_that_is_started_again_does_not_shrink(corpus_folder, tmp_path):
   totals = []
   for _ in range(2):

@@ -19,6 +19,7 @@ def undisturbed(corpus_folder, tmp_path_factory):
   return workdir
 
 
+@pytest.mark.slow
 def test_it_is_saved_when_it_is_time_and_killed_it_loses_no_more(undisturbed, corpus_folder, tmp_path):
   run_and_kill(corpus_folder, tmp_path, after(tmp_path, 17), *FLAGS)
   newest = checkpoint.steps(tmp_path / 'checkpoints')[-1]

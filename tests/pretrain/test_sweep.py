@@ -166,6 +166,7 @@ def alone(file, tmp_path_factory):
   return workdir
 
 
+@pytest.mark.slow
 def test_after_kills_and_a_stop_it_is_the_same_as_the_ordinary_runs(file, alone, tmp_path):
   killed = run(killing.instead_of_main(command(file, tmp_path), *after(tmp_path / 'large', 3)))
   assert killed.returncode == -signal.SIGKILL, killed.stderr

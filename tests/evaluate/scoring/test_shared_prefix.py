@@ -62,8 +62,10 @@ def test_scores_are_those_of_the_requests_one_by_one(several):
 
 
 @pytest.mark.parametrize('axes, changes', [
-  (dict(data=8), {}), (dict(data=2, fsdp=2, tensor=2), {}), (dict(tensor=4), {'model.norm': 'after'}),
-  (dict(tensor=2), {'model.init_std': 0.3, 'model.sliding_window': 3}),
+  *(pytest.param(*case, marks=pytest.mark.slow) for case in (
+    (dict(data=8), {}), (dict(data=2, fsdp=2, tensor=2), {}),
+    (dict(tensor=2), {'model.init_std': 0.3, 'model.sliding_window': 3}))),
+  (dict(tensor=4), {'model.norm': 'after'}),
   (dict(data=2, tensor=4), {'model.init_std': 0.3, **VARIANTS['everything']})])
 def test_scores_do_not_depend_on_the_mesh_or_the_form_of_the_layers(axes, changes):
   rng = np.random.default_rng(0)
