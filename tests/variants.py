@@ -52,14 +52,13 @@ SIMILAR = (
   'gpt1', 'untied', 'exact gelu', 'relu', 'silu', 'narrow mlp', 'unscaled attention', 'rotary', 'rms',
   'no bias', 'relu squared', 'swiglu', 'grouped-query attention', 'normalized queries and keys',
   'wide heads', 'soft cap', 'sliding window', 'llama', 'qwen3', 'lstm, matrix dropout')
+assert VARIANTS.keys() >= set(SIMILAR)
 
 
 def few(names):
   """Names of variants as parameters of a test; those in `SIMILAR` are for the slow run."""
   return [pytest.param(name, marks=pytest.mark.slow) if name in SIMILAR else name for name in names]
 
-
-assert VARIANTS.keys() >= set(SIMILAR)
 
 FLOAT32 = ('clf',)
 
