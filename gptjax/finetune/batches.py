@@ -38,15 +38,14 @@ class Encoded(NamedTuple):
     return self.lengths.max(1)
 
 
-def choose_widths(lengths, max_widths, multiple, min_saving=0.04):
+def choose_widths(lengths, max_widths, multiple, min_saving):
   """The padding widths, at most `max_widths`, that minimize padding and are large enough for all sequences.
 
   Args:
     lengths: int[n], tokens of each sequence.
     max_widths: maximum number of widths.
     multiple: of which every width is one.
-    min_saving: share of all padded tokens that another width must save, as each width is a program to
-      compile.
+    min_saving: share of all padded tokens that another width must save.
 
   Returns:
     Ascending list.

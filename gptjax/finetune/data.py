@@ -99,7 +99,8 @@ def load(name, task, tokenizer, config):
     splits.append(encode_examples(task, split_examples, tokenizer, config, n_unlabelled, f'{name} {split}'))
   n_first = 1 + len(task.validation)
   lengths = np.concatenate([split.max_lengths for split in splits[:n_first]])
-  widths = batches.choose_widths(lengths, config.finetune.buckets, config.finetune.width_multiple)
+  widths = batches.choose_widths(lengths, config.finetune.buckets, config.finetune.width_multiple,
+                                 config.finetune.width_saving)
   test_names = [split for split, *_ in sources[n_first:]]
   return TaskData(name, task, splits[0], dict(zip(task.validation, splits[1:n_first])),
                   dict(zip(test_names, splits[n_first:], strict=True)),

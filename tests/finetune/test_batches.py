@@ -32,6 +32,16 @@ def test_widths_are_the_cheapest(lengths, most, multiple):
 
 
 @settings(max_examples=60, deadline=None)
+@given(LENGTHS, st.sampled_from([1, 8]), st.sampled_from([0.01, 0.04, 0.3]))
+def test_each_width_saves_its_share_and_the_next_one_would_not(lengths, multiple, saving):
+  cheapest = lambda most: batches.choose_widths(lengths, most, multiple, min_saving=0)
+  padded = lambda most: sum(min(w for w in cheapest(most) if w >= n) for n in lengths)
+  found = len(batches.choose_widths(lengths, 16, multiple, min_saving=saving))
+  assert all(padded(n) <= (1 - saving) * padded(n - 1) for n in range(2, found + 1))
+  assert found == 16 or padded(found + 1) > (1 - saving) * padded(found) or len(cheapest(found + 1)) == found
+
+
+@settings(max_examples=60, deadline=None)
 @given(LENGTHS, st.integers(1, 9), st.integers(0, 5), st.booleans())
 def test_every_example_comes_once_an_epoch_in_a_batch_that_it_fits(lengths, size, seed, by_length):
   lengths = np.array(lengths)
@@ -94,7 +104,7 @@ def test_hosts_hold_the_rows_of_one_batch():
 
 def test_evaluation_sees_each_example_once():
   lengths = np.array([5, 90, 30, 7, 20])
-  chosen = batches.choose_widths(lengths, 3, 8)
+  chosen = batches.choose_widths(lengths, 3, 8, min_saving=0.04)
   made = batches.evaluation_batches(lengths, chosen, 2)
   assert sorted(np.concatenate([rows for rows, _ in made])) == [0, 1, 2, 3, 4]
   assert all(lengths[rows].max() <= width for rows, width in made)

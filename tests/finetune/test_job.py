@@ -170,7 +170,7 @@ def refused(corpus_folder, reviews, tmp_path, files, says, **changes):
   ({'finetune.train': 'some'}, "config.finetune.train = 'some' must be one of full, last, lora"),
   ({'finetune.train': 'last', 'finetune.last_layers': 13}, 'last_layers = 13 is more than the 12 layers'),
   ({'finetune.transfer_layers': 13}, 'transfer_layers = 13 must be from -1'),
-  ({'finetune.buckets': 9}, 'config.finetune.buckets = 9 must be a whole number from 1 to 8'),
+  ({'finetune.buckets': 17}, 'config.finetune.buckets = 17 must be a whole number from 1 to 16'),
   ({'finetune.pretrained': True}, 'config.init_from is missing'),
   ({'data.tokenizer': ''}, 'the weights have no tokenizer'),
   ({'init_from': 'nowhere'}, 'nowhere is not a folder'),

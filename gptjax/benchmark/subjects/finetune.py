@@ -18,7 +18,6 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from gptjax import defaults
 from gptjax.benchmark import results
 from gptjax.benchmark.interleave import interleaved, serve, speedup
 from gptjax.benchmark.machine import machine_info
@@ -34,7 +33,6 @@ CONTENDERS = OURS, PADDED, TRAINER, RANDOM
 TARGETS = {PADDED: 2, TRAINER: 1}  # times as many examples per second
 PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy', 'torch', 'transformers')
 EXAMPLES = 4096  # of the task
-DEFAULT_MULTIPLE = defaults.fields()['finetune']['width_multiple']
 EVERY = 16       # examples of gptjax for one that is padded to n_ctx: a turn takes each about as long
 
 
@@ -50,8 +48,6 @@ def make_parser():
   parser.add_argument('--contenders', default=f'{OURS},{TRAINER},{RANDOM}',
                       help='of those above; padded to 512 tokens, 12 layers x 768 need 30 GB')
   parser.add_argument('--batches', type=integer(1, 1_000_000), default=16, help='of 32 examples, per turn')
-  parser.add_argument('--width_multiple', type=integer(1, 128), default=DEFAULT_MULTIPLE,
-                      help='of the padded widths')
   parser.add_argument('--turns', type=integer(1, 1000), default=3)
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   parser.add_argument('--worker', choices=CONTENDERS, help=argparse.SUPPRESS)
@@ -69,7 +65,6 @@ def load(flags):
   config.model.update(dict(n_layer=flags.n_layer, n_embd=flags.n_embd, n_head=max(flags.n_embd // 64, 1),
                            n_ctx=flags.n_ctx, n_vocab=tokenizer.n_vocab))
   config.data.tfds_dir, config.finetune.limit, config.finetune.lm_coef = flags.tfds_dir, EXAMPLES, 0.0
-  config.finetune.width_multiple = flags.width_multiple
   config.model.compute_dtype = 'float32'
   configs.resolve(config, '')
   configs.check(config)
@@ -217,11 +212,11 @@ def main(argv):
   print(f'{machine["processor"]}, {machine["cores"]} cores, {machine["date"]}; {flags.task}, '
         f'{loaded.train.max_lengths.mean():.1f} tokens per example, {config.model.n_layer} x '
         f'{config.model.n_embd}, widths {", ".join(map(str, loaded.widths))}')
-  rows, gates, multiple = [], [], flags.width_multiple
-  what = f'fine-tuning, {flags.task}' + f', width_multiple={multiple}' * (multiple != DEFAULT_MULTIPLE)
+  rows, gates = [], []
   for name, own in seconds.items():
     ratio = speedup(seconds[OURS], own) if name != OURS else None
-    rows.append(results.row(what, name, 'examples/s', [1 / each for each in own], ratio))
+    rows.append(results.row(f'fine-tuning, {flags.task}', name, 'examples/s', [1 / each for each in own],
+                            ratio))
     print(f'{name:<16}{rows[-1]["median"]:>10.2f} examples/s' + (f'{ratio:>8.2f} x' if ratio else ''))
     if name in TARGETS and ratio:
       gates.append(results.gate(f'times as many examples per second as {name}', '>=', TARGETS[name], ratio))
