@@ -183,6 +183,7 @@ def test_a_cpu_has_more_padded_widths_as_its_steps_are_long_beside_compiling(pla
   assert (config.finetune.width_multiple, config.finetune.width_saving) == widths
 
 
+@pytest.mark.slow
 def test_the_largest_model_runs_here_when_overrides_make_it_small(tmp_path):
   from gptjax.data.prepare import prepare
   (tmp_path / 'text.txt').write_text('All the world is a stage, and all the men are players. ' * 400)

@@ -80,6 +80,7 @@ def test_a_milestone_is_loaded_like_a_checkpoint(whole, weights_only):
     np.testing.assert_array_equal(milestone, full)
 
 
+@pytest.mark.slow
 def test_it_is_generated_from_exported_and_the_start_of_another_run(weights_only, corpus_folder, tmp_path):
   milestone = weights_only / 'milestones' / '12'
   run = lambda *line: subprocess.run([sys.executable, '-m', 'gptjax', *line], cwd=ROOT, env=ENVIRONMENT,

@@ -381,7 +381,7 @@ for before in (False, True):
 
 def test_killed_at_any_change_of_its_files_the_folder_holds_one_whole_step(tmp_path):
   with mesh_of():
-    model = jax.jit(lambda key: GPT(key, tiny_config(**{'model.n_layer': 3})))(jax.random.key(0))
+    model = jax.jit(lambda key: GPT(key, tiny_config(**{'model.n_layer': 1})))(jax.random.key(0))
   params = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), nnx.to_pure_dict(nnx.state(model)))
   (tmp_path / 'given').write_bytes(pickle.dumps((folder_files(model, None), params)))
   (tmp_path / 'script.py').write_text(RENEWING)

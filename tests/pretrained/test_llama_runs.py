@@ -7,7 +7,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, ROOT, mesh_of, tiny_config
+from conftest import ENVIRONMENT, ROOT, mesh_of, slow_except, tiny_config
 from hf_tokenizers import N_VOCAB, write
 from prepared import WORDS, make_texts, run, write_jsonl
 from safetensors.numpy import load_file
@@ -27,7 +27,7 @@ def made(kind, folder):
   return write(KINDS[kind], folder)
 
 
-@pytest.fixture(scope='module', params=KINDS)
+@pytest.fixture(scope='module', params=slow_except(KINDS, 'llama'))
 def folder(request, tmp_path_factory):
   """A folder as transformers has it, whose embedding has four rows more than its tokenizer."""
   return made(request.param, tmp_path_factory.mktemp(request.param))

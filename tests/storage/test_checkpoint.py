@@ -315,7 +315,8 @@ except Exception as error:
 @pytest.mark.parametrize('look, says', [
   ('first', 'are left'), ('blind', 'no space left on the disk'),  # blind: as where a quota counts, no disk
   ('ulimit', 'File too large: raise the limit of file sizes (ulimit -f)'),
-  ('read-only', 'Read-only file system: make it'), ('nobody', 'Permission denied: make it writable')])
+  ('read-only', 'Read-only file system: make it'),
+  pytest.param('nobody', 'Permission denied: make it writable', marks=pytest.mark.slow)])
 def test_what_the_machine_refuses_is_one_line_and_leaves_the_earlier_checkpoint(tmp_path, look, says):
   disk = tmp_path / 'disk'
   disk.mkdir()

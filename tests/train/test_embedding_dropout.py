@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import mesh_of, random_batch, tiny_config
+from conftest import mesh_of, random_batch, slow_except, tiny_config
 from finetune.tiny import batch_of, config_of, finetune_state, grads_of
 from flax import nnx
 from variants import GPT1
@@ -29,7 +29,7 @@ def shapes_of(params):
   return {name: params[name].shape for name in ('wte', 'wpe')}
 
 
-@pytest.mark.parametrize('tied', [True, False])
+@pytest.mark.parametrize('tied', slow_except([True, False], True))
 def test_lookup_positions_and_tied_output_use_the_same_dropped_matrix(tied):
   """Parity with an explicit mask and the gradient of the whole; an untied output matrix is not dropped."""
   config = tiny_config(**MATRIX, **{'model.tie_word_embeddings': tied, 'train.microbatch_size': 4})
@@ -73,7 +73,7 @@ def test_without_keys_rate_or_the_option_nothing_is_dropped():
     assert drop_embeddings(weights, tiny_config(**{'model.dropout': 0.5}), keys) is weights
 
 
-@pytest.mark.parametrize('mode', ['full', 'last', 'lora'])
+@pytest.mark.parametrize('mode', slow_except(['full', 'last', 'lora'], 'full'))
 def test_fine_tuning_drops_the_new_tokens_too(mode):
   """What is dropped gets no gradient, and everything else does."""
   changes = {**MATRIX, 'finetune.train': mode, 'finetune.last_layers': 1, 'finetune.lora_rank': 2}
