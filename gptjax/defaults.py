@@ -281,14 +281,10 @@ FIELDS = dict(
     lora_rank=Field(8, integer(1), 'lora: rank of the update of each projection'),
     lm_coef=Field(0.5, real(0, 1000), 'weight of the auxiliary language-model loss (GPT-1 3.2: lambda)'),
     head_dropout=Field(0.1, RATE_BELOW_1, 'rate on the input of the head'),
-    buckets=Field(16, integer(1, 16), 'maximum number of padded widths; 1: all batches padded to the longest',
-                  legacy_default=8),
-    width_multiple=Field(0, integer(0, 128),
-                         'of which padded widths are multiples; 0: 1 on CPUs, 8 on TPUs and GPUs',
-                         legacy_default=8),
-    width_saving=Field(0.0, real(0, 1), 'share of all padded tokens that one more width, which is one more '
-                       'program to compile, must save; 0: 0.01 on CPUs, 0.04 on TPUs and GPUs',
-                       legacy_default=0.04),
+    buckets=Field(8, integer(1, 16), 'maximum number of padded widths; 1: all batches padded to the longest'),
+    width_multiple=Field(8, integer(1, 128), 'of padded widths: 8 suits TPUs and GPUs, 1 has less padding'),
+    width_saving=Field(0.04, real(0, 1), 'share of all padded tokens that one more width must save, as it is '
+                       'more programs to compile'),
     group_by_length=Field(False, flag(), "batches of similar lengths: less padding; False: random (GPT-1's)",
                           legacy_default=True),
     patience=Field(0, integer(0), 'stop after this many evaluations without improvement; 0: never'),

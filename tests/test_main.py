@@ -172,17 +172,6 @@ def test_layers_are_scanned_where_that_costs_nothing_or_as_is_said(platform, rem
     config.model.scan = 'perhaps'
 
 
-@pytest.mark.parametrize('platform, given, widths', [
-  ('cpu', {}, (1, 0.01)), ('tpu', {}, (8, 0.04)), ('gpu', {}, (8, 0.04)),
-  ('gpu', {'width_multiple': 4, 'width_saving': 0.5}, (4, 0.5))])
-def test_a_cpu_has_more_padded_widths_as_its_steps_are_long_beside_compiling(platform, given, widths):
-  from gptjax import defaults
-  config = defaults.get_config()
-  config.finetune.update(given)
-  configs.resolve(config, '', SimpleNamespace(platform=platform, device_kind='one', compute_capability='9.0'))
-  assert (config.finetune.width_multiple, config.finetune.width_saving) == widths
-
-
 @pytest.mark.slow
 def test_the_largest_model_runs_here_when_overrides_make_it_small(tmp_path):
   from gptjax.data.prepare import prepare

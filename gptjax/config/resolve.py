@@ -116,8 +116,6 @@ def resolve(config, workdir, device=None):
   if c.attention.kernel == 'auto':
     c.attention.kernel = fused.best(c, device)
   c.train.microbatch_size = c.train.microbatch_size or c.train.batch_size
-  c.finetune.width_multiple = c.finetune.width_multiple or (1 if device.platform == 'cpu' else 8)
-  c.finetune.width_saving = c.finetune.width_saving or (0.01 if device.platform == 'cpu' else 0.04)
   if c.job == 'evaluate':
     c.eval.batch_size = c.eval.batch_size or evaluation_batch_size(c.eval.n_ctx or c.model.n_ctx, device)
   c.eval.batch_size = c.eval.batch_size or c.train.microbatch_size

@@ -1,8 +1,8 @@
 """Batches of sequences, padded to one of a few widths: random batches, or batches bucketed by length.
 
 The paper uses random batches. Bucketed batches have less padding, but are not random samples. The examples of
-batch s are a pure function of the lengths, the seed and s, independent of the number of hosts and devices, so
-that a run can resume at any step.
+batch s are a pure function of the lengths, the widths, the seed and s, independent of the number of hosts and
+devices, so that a run can resume at any step.
 """
 
 import functools

@@ -3,7 +3,8 @@
 The contenders train a model of GPT-1's shape from random weights on the same encoded examples, in float32
 with dropout, without the auxiliary loss, which the Trainer does not have:
 
-  gptjax         batches bucketed by length: config.finetune.group_by_length
+  gptjax         batches bucketed by length (config.finetune.group_by_length), with the padded widths of a
+                 long run on a CPU: buckets=16, width_multiple=1, width_saving=0.01
   padded         the same step with batches padded to n_ctx
   trainer        OpenAIGPTForSequenceClassification, batches grouped by length and padded to their longest
   trainer-random the same with random batches, the Trainer's default
@@ -65,6 +66,7 @@ def load(flags):
   config.model.update(dict(n_layer=flags.n_layer, n_embd=flags.n_embd, n_head=max(flags.n_embd // 64, 1),
                            n_ctx=flags.n_ctx, n_vocab=tokenizer.n_vocab))
   config.data.tfds_dir, config.finetune.limit, config.finetune.lm_coef = flags.tfds_dir, EXAMPLES, 0.0
+  config.finetune.update(dict(buckets=16, width_multiple=1, width_saving=0.01))
   config.model.compute_dtype = 'float32'
   configs.resolve(config, '')
   configs.check(config)
