@@ -155,6 +155,20 @@ def test_only_labelled_rows_of_a_test_set_are_scored(sets, corpus_folder):
   assert np.isnan(labels).sum() == 1 and results.test_scores(snli, {'SNLI': outputs}) == {'test/accuracy': 1}
 
 
+def test_the_padded_widths_are_those_that_the_config_asks_for(sets, corpus_folder):
+  tokenizer = loading.load(f'{corpus_folder}/tokenizer')
+
+  def widths(buckets, multiple, saving):
+    config = tiny_config(**{'data.tfds_dir': sets, 'model.n_ctx': 64, 'finetune.buckets': buckets,
+                            'finetune.width_multiple': multiple, 'finetune.width_saving': saving})
+    return data.load('snli', tasks.find('snli'), tokenizer, config).widths
+
+  all_widths = widths(16, 1, 0.0)
+  assert len(all_widths) > 2 and any(width % 8 for width in all_widths)
+  assert widths(16, 1, 1.0) == all_widths[-1:] and len(widths(2, 1, 0.0)) == 2
+  assert all(width % 8 == 0 for width in widths(16, 8, 0.0))
+
+
 def again(config, workdir, found):
   """A finished workdir of version 0.1.0: per cent in result.json, no test figures. It gets today's."""
   path = workdir / 'snli' / 'result.json'
