@@ -32,7 +32,7 @@ if __name__ == '__main__':
   jax_settings.begin('gptjax', single_process=False)  # after `retain_freed_memory`: JAX starts threads
 
 from gptjax import errors  # noqa: E402
-from gptjax.command import shutdown  # noqa: E402
+from gptjax.command import background, shutdown  # noqa: E402
 from gptjax.config import command_line, job_flags  # noqa: E402
 from gptjax.config import resolve as configs  # noqa: E402
 from gptjax.errors import InputError  # noqa: E402
@@ -119,8 +119,7 @@ if __name__ == '__main__':
   logging.set_verbosity(logging.WARNING)
   exit_code = main(sys.argv)
   shutdown.ignore_signals()
-  saving = sys.modules.get('gptjax.storage.orbax_io')
-  if saving and saving.abandoned:  # Python would wait for their threads
+  if background.unfinished():
     sys.stdout.flush(), sys.stderr.flush()
     os._exit(exit_code)
   sys.exit(exit_code)

@@ -1,5 +1,6 @@
 """Code that all commands share: start-up, flags, streams, progress bars, signals.
 
+  background  Work in a thread of its own, for which the process does not wait when it ends.
   bars        Progress bars: tqdm's on a terminal, elsewhere a line every 30 seconds.
   colors      Colours on terminals, by termcolor: headings of help, warnings, the marks of `gptjax doctor`.
   early       Help, the version, and calls without arguments, handled before any large import.

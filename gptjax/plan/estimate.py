@@ -17,6 +17,7 @@ from gptjax.model import size
 from gptjax.model.compute import in_dtype
 from gptjax.parallel import sharding
 from gptjax.plan import hlo, program, traffic
+from gptjax.pretrain.trace import step_shapes
 from gptjax.train import step
 
 SPARE_MEMORY = 0.08  # of the memory: for the runtime, network buffers and fragmentation
@@ -130,7 +131,7 @@ def memory_by_kind(config, mesh, cost):
 
 def activation_bytes(config, mesh):
   """Bytes of activations per device that the forward pass of a microbatch saves for the backward pass."""
-  state, batch = program.step_shapes(config, mesh)
+  state, batch = step_shapes(config, mesh)
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
     graphdef, rows = step.graph(config), sharding.compute_spec('batch')
     shape = config.train.microbatch_size, config.data.seq_len

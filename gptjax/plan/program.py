@@ -1,18 +1,15 @@
 """The compiled train step and its cost per device."""
 
-import functools
 import math
 import time
 from typing import NamedTuple
 
 import jax
-import numpy as np
 
-from gptjax.data.corpus.packing import array_names
 from gptjax.kernels import xla_presets
 from gptjax.parallel import sharding
 from gptjax.plan import hlo
-from gptjax.train import step as train
+from gptjax.pretrain.trace import step_shapes, trace_step
 
 
 class Cost(NamedTuple):
@@ -37,16 +34,6 @@ class Cost(NamedTuple):
   seconds: float
 
 
-def step_shapes(config, mesh):
-  """Return (TrainState, batch) of ShapeDtypeStruct, sharded over the mesh, to compile the step for."""
-  with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-    state = sharding.with_shardings(jax.eval_shape(functools.partial(train.init_state, config)), mesh)
-    rows = jax.NamedSharding(mesh, sharding.compute_spec('batch'))
-  shape = config.train.batch_size, config.data.seq_len
-  array = jax.ShapeDtypeStruct(shape, np.int32, sharding=rows)
-  return state, dict.fromkeys(array_names(config.data), array)
-
-
 def compile_step(config, mesh, **options):
   """Compile the train step of a resolved config for a mesh, whose devices need not be present.
 
@@ -63,15 +50,11 @@ def compile_step(config, mesh, **options):
     jax.errors.JaxRuntimeError: among others, RESOURCE_EXHAUSTED if a TPU has too little memory.
   """
   sharding.check(config, mesh)
-  state, batch = step_shapes(config, mesh)
-  platform = mesh.devices.flat[0].platform.replace('gpu', 'cuda')
+  platform = mesh.devices.flat[0].platform
+  traced = trace_step(config, mesh, config.train.steps or 1)
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-    step = functools.partial(train.train_step, config=config, graphdef=train.graph(config),
-                             steps=config.train.steps or 1)
-    traced = jax.jit(step, donate_argnums=0).trace(state, batch)
-    lowered = traced.lower(lowering_platforms=(platform,))
-    preset = xla_presets.options(config.xla_preset, mesh.devices.flat[0].platform)
-    return lowered.compile(compiler_options=preset | options)
+    lowered = traced.lower(lowering_platforms=(platform.replace('gpu', 'cuda'),))
+    return lowered.compile(compiler_options=xla_presets.options(config.xla_preset, platform) | options)
 
 
 def compile_and_cost(config, mesh, **options):

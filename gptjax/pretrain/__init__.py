@@ -9,4 +9,5 @@
                spike.
   sweep        The job sweep: trains or evaluates a family of sizes, one after the other, and reports all of
                them.
+  trace        The train step traced for the shapes of a config, which needs neither weights nor a batch.
 """

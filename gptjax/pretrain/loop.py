@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gptjax.command import shutdown
+from gptjax.command import background, shutdown
 from gptjax.config import memory, resume
 from gptjax.config import resolve as configs
 from gptjax.data.corpus import mixture as mixtures
@@ -23,15 +23,16 @@ from gptjax.parallel.watchdog import Watchdog
 from gptjax.pretrain import console, rewind
 from gptjax.pretrain.evaluation import Evaluation
 from gptjax.pretrain.preparation import PREPARE_LIMIT, initialize_workdir, n_steps, prepare_corpus
+from gptjax.pretrain.trace import step_shapes, trace_step
 from gptjax.pretrained import run_weights
 from gptjax.pretrained.export import export_unsupported_reason
 from gptjax.report.telemetry import Stopwatch, Telemetry, UnreadMetrics
 from gptjax.report.tensorboard import Profile
-from gptjax.storage import orbax_io, ownership, rewind_log
+from gptjax.storage import orbax_io, ownership, rewind_log, step_folders
 from gptjax.storage.checkpoint import Checkpoints, restore
 from gptjax.storage.files import paths
 from gptjax.storage.retention import in_period, rules_of
-from gptjax.train.step import first_state, graph, init_state, train_step
+from gptjax.train.step import first_state, graph, init_state
 
 DONE, STOPPED = 0, shutdown.STOPPED  # exit codes: finished; stopped and saved, to be started again
 
@@ -114,16 +115,22 @@ def _pretrain(run, source, export):
   """Train from the newest checkpoint to the end; after a loss spike, restart from an older one."""
   telemetry = Telemetry(run.workdir, run.steps, run.config.log.tensorboard, run.config.log.wandb)
   with contextlib.closing(telemetry):
+    last = processes.on_process_0(lambda: max(step_folders.steps(run.workdir / 'checkpoints'), default=0))
+    compiling = begin_compiling(run) if last < run.steps else None
     while True:
       try:
-        return train_attempt(run, source, export, telemetry)
+        return train_attempt(run, source, export, telemetry, compiling)
       except rewind.Spike as spike:
         telemetry.log(f'{spike}: rewinding')
         processes.on_process_0(lambda spike=spike: rewind.record(run.config, run.workdir, spike))
 
 
-def train_attempt(run, source, export, telemetry):
-  """Set up checkpoints and input, run the training loop, and log the summary."""
+def train_attempt(run, source, export, telemetry, compiling):
+  """Set up checkpoints and input, run the training loop, and log the summary.
+
+  Args:
+    compiling: result of `begin_compiling`, or None: compile the step when there is one to do.
+  """
   config = run.config
   run = run._replace(rewinds=processes.on_process_0(lambda: rewind.apply_rewinds(run.workdir)))
   state = initial_state(run, source, telemetry)
@@ -141,7 +148,7 @@ def train_attempt(run, source, export, telemetry):
                                prefetch=config.data.prefetch, workers=2)
     batches = pipeline.prefetch_to_device(batches, functools.partial(sharding.shard_batch, mesh=run.mesh), 2)
     with contextlib.closing(batches):
-      state, finished = train_loop(run, state, batches, telemetry, saves)
+      state, finished = train_loop(run, state, batches, telemetry, saves, compiling)
     telemetry.close_bar()
     if finished:
       shutdown.exit_on_signal('stopped before the final report; the last step is saved: run the same '
@@ -163,8 +170,7 @@ def train_attempt(run, source, export, telemetry):
 def initial_state(run, source, telemetry):
   """Return the state of the newest valid checkpoint, else one with the weights of `source`, or a new one."""
   config, folder = run.config, run.workdir / 'checkpoints'
-  init = functools.partial(init_state, config)
-  shapes = sharding.with_shardings(jax.eval_shape(init), run.mesh)
+  shapes, _ = step_shapes(config, run.mesh)
   restored = restore(folder, shapes, lambda line: print(line, file=sys.stderr))
   if restored and restored[1]['facts'].get('corpus_digest') != run.mixture.digest:
     raise InputError(f'{folder} holds checkpoints of a run on another corpus: use another workdir')
@@ -174,23 +180,31 @@ def initial_state(run, source, telemetry):
   if source:
     telemetry.log(f'initial weights from {source.folder}')
     return jit(functools.partial(first_state, config))(source.read(shapes.params))
-  return jit(init)()
+  return jit(functools.partial(init_state, config))()
 
 
-def compile_step(run, state, batch, telemetry):
-  """Compile the train step for the shapes of `state` and `batch`; the state is donated."""
-  step = functools.partial(train_step, config=run.config, graphdef=run.graphdef, steps=run.steps)
+def begin_compiling(run):
+  """Begin to compile the train step, while this thread computes or restores the state.
+
+  Returns:
+    Future of (the compiled step, seconds it took).
+  """
   started = time.monotonic()
-  telemetry.show_activity('compiling the step')
-  lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
+  lowered = trace_step(run.config, run.mesh, run.steps).lower()
   options = xla_presets.options(run.config.xla_preset, jax.default_backend())
-  compiled = lowered.compile(compiler_options=options)
+  return background.submit(lambda: (lowered.compile(compiler_options=options), time.monotonic() - started))
+
+
+def compile_step(run, compiling, telemetry):
+  """Return the compiled train step, a function of (state, batch) that donates the state."""
+  telemetry.show_activity('compiling the step')
+  compiled, seconds = (compiling or begin_compiling(run)).result()
   telemetry.bar.set_postfix_str('')
-  telemetry.log(f'compiled the step in {time.monotonic() - started:.1f} s')
+  telemetry.log(f'compiled the step in {seconds:.1f} s')
   return compiled
 
 
-def train_loop(run, state, batches, telemetry, saves):
+def train_loop(run, state, batches, telemetry, saves, compiling):
   """Train from `state.step` to the last step, or until a stop is requested.
 
   Returns:
@@ -219,7 +233,7 @@ def train_loop(run, state, batches, telemetry, saves):
       batch, waited = next(batches)
       watch.input += waited
       if step_fn is None:
-        step_fn = compile_step(run, state, batch, telemetry)
+        step_fn = compile_step(run, compiling, telemetry)
         shutdown.defer_signal(processes.STOPPING)  # from here on, an exit would lose unsaved steps
         watch.restart()
       state, metrics = step_fn(state, batch)

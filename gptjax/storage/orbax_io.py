@@ -4,13 +4,11 @@ A folder `state/` is an OCDBT database of TensorStore: a tree of keys, whose sma
 tree and whose large values are in data files. The metadata of each array and each of its chunks have a key.
 """
 
-import concurrent.futures
 import contextlib
 import errno
 import functools
 import math
 import re
-import threading
 import warnings
 
 import jax
@@ -18,6 +16,7 @@ import numpy as np
 from etils import epath
 
 from gptjax import errors
+from gptjax.command import background
 from gptjax.errors import Denied, InputError, LostWorkdir, Unavailable
 from gptjax.storage import bucket_files, literal_path, orbax_s3
 from gptjax.storage.files import buckets
@@ -31,7 +30,6 @@ warnings.filterwarnings('ignore', "coroutine '.*' was never awaited", RuntimeWar
 CODES = ('UNAVAILABLE', 'DEADLINE_EXCEEDED', 'ABORTED', 'NOT_FOUND', 'DATA_LOSS', 'INTERNAL', 'CANCELLED',
          'http_response_code')  # of any other answer of a service
 QUOTED = re.compile(r" \[(?!http_response_code)\w+='(?:[^'\\]|\\.)*'\]", re.DOTALL)  # in these messages
-abandoned = []  # Writers with threads that wait for the storage, and for which Python would wait at its end
 
 
 @functools.cache
@@ -64,14 +62,12 @@ class Writer:
       if seconds is None:
         self._orbax.wait_until_finished()
         return
-      ended = concurrent.futures.Future()
       # TensorStore repeats requests for longer than a run wants to wait, and cannot be stopped.
-      threading.Thread(target=_finish, args=(ended, self._orbax.wait_until_finished), daemon=True).start()
+      ended = background.submit(self._orbax.wait_until_finished)
       try:
         ended.result(seconds)
       except TimeoutError:
         self.abandoned = True
-        abandoned.append(self)
         raise TimeoutError(f'the storage has not taken the arrays within {seconds:.0f} s') from None
 
   def close(self):
@@ -102,13 +98,6 @@ def storage_fault(error):
 def reason(error):
   """Return the text of an error of the storage in one line, without the requests that TensorStore quotes."""
   return ' '.join(QUOTED.sub('', str(error)).split())[:300]
-
-
-def _finish(future, function):
-  try:
-    future.set_result(function())
-  except BaseException as error:
-    future.set_exception(error)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from gptjax.errors import InputError
 from gptjax.model import size
 from gptjax.parallel import sharding
 from gptjax.plan import estimate, hardware, hlo, kernels, program, report, search, topology, traffic
+from gptjax.pretrain import trace
 from gptjax.train import step
 
 SIZES = ('gpt2_small', 'gpt2_medium', 'gpt2_large', 'gpt2_xl', 'gpt1')
@@ -183,7 +184,7 @@ def test_every_config_compiles_for_tpus_with_minimal_communication(name):
     config.optimizer.name = 'adamw'
   _, cost = program.compile_and_cost(config, mesh)
   moved = hlo.by_kind(cost.collectives, hlo.full_bytes)
-  matrices = 2 * sum(x.size for x in jax.tree.leaves(program.step_shapes(config, mesh)[0].params)
+  matrices = 2 * sum(x.size for x in jax.tree.leaves(trace.step_shapes(config, mesh)[0].params)
                      if x.ndim > 2)
   assert moved.pop('collective-permute', 0) < 0.1 * moved['all-gather']
   assert moved.keys() == {'all-gather', 'all-reduce', 'reduce-scatter'}

@@ -1,25 +1,34 @@
-"""When the metrics of a step are read: as soon as that makes no device wait."""
+"""What happens while: metrics are read as soon as no device waits, the step compiles beside the state."""
 
+import threading
+
+import jax
 import pytest
 from conftest import tiny_config
 
 from gptjax.kernels import cpu
 from gptjax.pretrain import loop
 
+LIMIT = 120  # seconds after which what should happen meanwhile does not
+
 
 @pytest.fixture
-def order(corpus_folder, tmp_path, monkeypatch):
+def config(corpus_folder):
+  return tiny_config(**{
+    'model.n_vocab': 290, 'data.corpus': str(corpus_folder), 'train.steps': 5, 'eval.every_steps': 3,
+    'log.tensorboard': False, 'log.sample_tokens': 0, 'mesh.data': 8})
+
+
+@pytest.fixture
+def order(config, tmp_path, monkeypatch):
   """A function that trains five steps and returns the order of calls, reads and evaluations."""
   events, compile_step = [], loop.compile_step
 
-  def recorded(run, state, *args):
-    step, at = compile_step(run, state, *args), iter(range(1, 6))
+  def recorded(*args):
+    step, at = compile_step(*args), iter(range(1, 6))
     return lambda *args: events.append(f'call {next(at)}') or step(*args)
 
   def ordered(in_calling_thread):
-    config = tiny_config(**{
-      'model.n_vocab': 290, 'data.corpus': str(corpus_folder), 'train.steps': 5, 'eval.every_steps': 3,
-      'log.tensorboard': False, 'log.sample_tokens': 0, 'mesh.data': 8})
     monkeypatch.setattr(loop, 'compile_step', recorded)
     monkeypatch.setattr(cpu, 'computes_in_calling_thread', lambda: in_calling_thread)
     monkeypatch.setattr(loop.console, 'log_step', lambda *args: events.append(f'read {args[3]}'))
@@ -38,3 +47,33 @@ def test_on_a_device_a_step_is_read_while_the_next_one_runs(order):
 def test_where_a_call_returns_after_its_step_it_is_read_at_once(order):
   assert order(in_calling_thread=True) == ('call 1, read 1, call 2, read 2, call 3, read 3, evaluate, '
                                            'call 4, read 4, call 5, read 5, evaluate')
+
+
+def test_the_step_compiles_while_the_state_is_made_and_not_again(config, tmp_path, monkeypatch):
+  """And a run that is complete compiles no step."""
+  made, compiled = threading.Event(), []
+  initial_state, compile_ = loop.initial_state, jax.stages.Lowered.compile
+
+  def making(*args):
+    state = initial_state(*args)
+    made.set()
+    return state
+
+  def compiling(lowered, **options):
+    compiled.append(made.wait(LIMIT))
+    return compile_(lowered, **options)
+
+  monkeypatch.setattr(loop, 'initial_state', making)
+  monkeypatch.setattr(jax.stages.Lowered, 'compile', compiling)
+  assert loop.pretrain(config, tmp_path / 'run') == loop.DONE
+  assert compiled == [True]
+  assert loop.pretrain(config, tmp_path / 'run') == loop.DONE
+  assert compiled == [True]
+
+
+def test_a_run_from_a_damaged_last_checkpoint_compiles_when_it_has_a_step(config, tmp_path):
+  config.checkpoint.every_steps = 3
+  assert loop.pretrain(config, tmp_path / 'run') == loop.DONE
+  (tmp_path / 'run' / 'checkpoints' / '5' / 'manifest.json').write_text('{}')
+  assert loop.pretrain(config, tmp_path / 'run') == loop.DONE
+  assert (tmp_path / 'run' / 'checkpoints' / '5.damaged').exists()

@@ -46,17 +46,17 @@ def compiled_step(config, **options):
   from gptjax.config import resolve as configs
   from gptjax.kernels import xla_presets
   from gptjax.parallel import sharding
-  from gptjax.train.step import graph, init_state, train_step
+  from gptjax.pretrain.trace import trace_step
+  from gptjax.train.step import init_state
   configs.resolve(config, '')
   xla_presets.check(config.xla_preset, jax.default_backend())
   mesh = sharding.make_mesh(config.mesh)
   jax.set_mesh(mesh)
   state = jax.jit(functools.partial(init_state, config))()
   batch = sharding.shard_batch(random_batch(config), mesh)
-  step = functools.partial(train_step, config=config, graphdef=graph(config), steps=10**6)
-  lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
   options = xla_presets.options(config.xla_preset, jax.default_backend()) | options
-  return lowered.compile(compiler_options=options), state, batch
+  compiled = trace_step(config, mesh, steps=10**6).lower().compile(compiler_options=options)
+  return compiled, state, batch
 
 
 def gptjax_trainer(config):

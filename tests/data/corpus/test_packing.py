@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from gptjax.benchmark import sizes
 from gptjax.data.corpus import mixture, packing, reader
 from gptjax.errors import InputError
-from gptjax.plan import program
-from gptjax.pretrain import loop
+from gptjax.pretrain import loop, trace
 
 T = 16
 END, BEGIN, N_VOCAB = 999, 998, 1000
@@ -151,7 +150,7 @@ def test_training_reads_what_its_config_says_and_compiles_for_it(corpus, fields)
     read = mixture.Mixture(['c'], [1], [corpus], [None], '')
     run = loop.Run(config, None, mesh, None, read, 10, None, None)
     expected = reader.batch([corpus], [1], config.train.seed, 5, 8, 24, True, slice(None), True, **flags)
-    found, planned = loop.train_batch(run, 5), program.step_shapes(config, mesh)[1]
+    found, planned = loop.train_batch(run, 5), trace.step_shapes(config, mesh)[1]
   assert list(found) == list(expected) == packing.array_names(config.data)
   assert all((found[name] == expected[name]).all() for name in expected)
   shapes = lambda batch: {name: (array.shape, array.dtype) for name, array in batch.items()}
