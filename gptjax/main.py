@@ -10,6 +10,7 @@ import atexit
 import gc
 import os
 import sys
+import traceback
 from pathlib import PurePath
 
 from absl import flags, logging
@@ -117,7 +118,13 @@ def main(argv):
 
 if __name__ == '__main__':
   logging.set_verbosity(logging.WARNING)
-  exit_code = main(sys.argv)
+  try:
+    exit_code = main(sys.argv)
+  except Exception:  # a bug
+    if not background.unfinished():
+      raise
+    traceback.print_exc()
+    exit_code = 1
   shutdown.ignore_signals()
   if background.unfinished():
     sys.stdout.flush(), sys.stderr.flush()

@@ -54,7 +54,7 @@ def pytest_configure(config):
 
   The slow run has files of gigabytes. A run that was killed leaves its folder to the next one to remove.
   """
-  if not config.option.markexpr.startswith('not slow') or 'PYTEST_DEBUG_TEMPROOT' in os.environ:
+  if 'not slow' not in config.option.markexpr or 'PYTEST_DEBUG_TEMPROOT' in os.environ:
     return
   for folder in MEMORY.glob('gptjax-tests-*'):
     if not os.path.exists(f'/proc/{folder.name.rpartition("-")[2]}'):

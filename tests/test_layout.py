@@ -141,6 +141,7 @@ def test_an_outage_is_not_taken_for_damage():
         seen |= names
 
 
+@pytest.mark.ci
 def test_tests_leave_the_environment_of_the_others_as_it_is():
   changes = re.compile(r'os\.(environ(\[[^]]*\] *[|+]?= |\.(update|setdefault|pop|clear))|putenv|unsetenv)')
   for path in sorted((ROOT / 'tests').rglob('*.py')):

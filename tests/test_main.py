@@ -45,6 +45,7 @@ def test_missing_flags_are_named(given):
   assert 'is missing' in refused(done)
 
 
+@pytest.mark.ci
 def test_a_profile_of_the_steps_asked_for(corpus_folder, tmp_path):
   done = train(corpus_folder, tmp_path, '--config.train.steps=4', '--config.log.profile_steps=(1, 3)',
                '--config.log.tensorboard=True', '--config.log.sample_tokens=5',

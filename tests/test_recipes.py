@@ -111,6 +111,7 @@ def prepare(name, text, folder):
     recipe(name, folder, 'prepare', '--seq_len=24', '--validation_fraction=0.2', TOKENIZER=tokenizer)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('name', slow_except(CONFIGS, 'fineweb'))
 def test_a_recipe_runs_from_its_text_to_its_report(name, text, tmp_path):
   prepare(name, text, tmp_path)

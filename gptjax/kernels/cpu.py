@@ -12,7 +12,8 @@ takes the same cores: without it the block mostly stays in its place, at the sam
 
 With several simulated CPU devices each one blocks a thread in a collective, and more than one where
 collectives are independent. XLA has one thread per device: once in some hundred steps all of them wait for a
-participant that has no thread, and 40 seconds later XLA aborts the process.
+participant that has no thread, and 40 seconds later XLA aborts the process. The compiler takes the same
+threads, so nothing is computed there while a program is compiled.
 """
 
 import ctypes
@@ -77,3 +78,9 @@ def computes_in_calling_thread():
   """Whether the result of a computation is there when its call returns: on CPUs without dispatch ahead."""
   import jax
   return jax.default_backend() == 'cpu' and not jax.config.read('jax_cpu_enable_async_dispatch')
+
+
+def computes_while_compiling():
+  """Whether a computation may run while another thread compiles: not on several simulated devices."""
+  import jax
+  return jax.default_backend() != 'cpu' or jax.device_count() == 1

@@ -51,7 +51,7 @@ def compile_step(config, mesh, **options):
   """
   sharding.check(config, mesh)
   platform = mesh.devices.flat[0].platform
-  traced = trace_step(config, mesh, config.train.steps or 1)
+  traced = trace_step(config, mesh, config.train.steps or 1, step_shapes(config, mesh))
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
     lowered = traced.lower(lowering_platforms=(platform.replace('gpu', 'cuda'),))
     return lowered.compile(compiler_options=xla_presets.options(config.xla_preset, platform) | options)

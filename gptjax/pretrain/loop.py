@@ -1,5 +1,6 @@
 """The pretraining job: everything around the train step."""
 
+import concurrent.futures
 import contextlib
 import functools
 import math
@@ -17,7 +18,7 @@ from gptjax.data.corpus import pipeline, reader, remote_shards
 from gptjax.errors import InputError
 from gptjax.evaluate.in_training import TaskEvaluator
 from gptjax.evaluate.tasks import suite
-from gptjax.kernels import xla_presets
+from gptjax.kernels import cpu, xla_presets
 from gptjax.parallel import control, processes, sharding
 from gptjax.parallel.watchdog import Watchdog
 from gptjax.pretrain import console, rewind
@@ -47,7 +48,8 @@ class Run(NamedTuple):
   steps: int
   stop: Any      # agreement.Stop
   watchdog: Any  # Watchdog
-  rewinds: tuple = ()  # so far, see gptjax.pretrain.rewind
+  shapes: Any = None       # of `trace.step_shapes`
+  rewinds: tuple = ()      # so far, see gptjax.pretrain.rewind
 
 
 def pretrain(config, workdir, overrides=()):
@@ -107,7 +109,7 @@ def run_owned(config, workdir, mesh, source, overrides=()):
   with (jax.set_mesh(mesh), processes.stop_signals() as stop,
         contextlib.closing(Watchdog(config.watchdog)) as watchdog):
     run = Run(config, paths.location(workdir), mesh, graph(config), mixture, n_steps(config, mixture), stop,
-              watchdog)
+              watchdog, step_shapes(config, mesh))
     return _pretrain(run, source, export)
 
 
@@ -116,20 +118,20 @@ def _pretrain(run, source, export):
   telemetry = Telemetry(run.workdir, run.steps, run.config.log.tensorboard, run.config.log.wandb)
   with contextlib.closing(telemetry):
     last = processes.on_process_0(lambda: max(step_folders.steps(run.workdir / 'checkpoints'), default=0))
-    compiling = begin_compiling(run) if last < run.steps else None
+    compiled_step = begin_compiling(run, telemetry) if last < run.steps else None
     while True:
       try:
-        return train_attempt(run, source, export, telemetry, compiling)
+        return train_attempt(run, source, export, telemetry, compiled_step)
       except rewind.Spike as spike:
         telemetry.log(f'{spike}: rewinding')
         processes.on_process_0(lambda spike=spike: rewind.record(run.config, run.workdir, spike))
 
 
-def train_attempt(run, source, export, telemetry, compiling):
+def train_attempt(run, source, export, telemetry, compiled_step):
   """Set up checkpoints and input, run the training loop, and log the summary.
 
   Args:
-    compiling: result of `begin_compiling`, or None: compile the step when there is one to do.
+    compiled_step: result of `begin_compiling`, or None: compile the step when there is one to do.
   """
   config = run.config
   run = run._replace(rewinds=processes.on_process_0(lambda: rewind.apply_rewinds(run.workdir)))
@@ -148,7 +150,7 @@ def train_attempt(run, source, export, telemetry, compiling):
                                prefetch=config.data.prefetch, workers=2)
     batches = pipeline.prefetch_to_device(batches, functools.partial(sharding.shard_batch, mesh=run.mesh), 2)
     with contextlib.closing(batches):
-      state, finished = train_loop(run, state, batches, telemetry, saves, compiling)
+      state, finished = train_loop(run, state, batches, telemetry, saves, compiled_step)
     telemetry.close_bar()
     if finished:
       shutdown.exit_on_signal('stopped before the final report; the last step is saved: run the same '
@@ -170,7 +172,7 @@ def train_attempt(run, source, export, telemetry, compiling):
 def initial_state(run, source, telemetry):
   """Return the state of the newest valid checkpoint, else one with the weights of `source`, or a new one."""
   config, folder = run.config, run.workdir / 'checkpoints'
-  shapes, _ = step_shapes(config, run.mesh)
+  shapes, _ = run.shapes
   restored = restore(folder, shapes, lambda line: print(line, file=sys.stderr))
   if restored and restored[1]['facts'].get('corpus_digest') != run.mixture.digest:
     raise InputError(f'{folder} holds checkpoints of a run on another corpus: use another workdir')
@@ -183,28 +185,32 @@ def initial_state(run, source, telemetry):
   return jit(functools.partial(init_state, config))()
 
 
-def begin_compiling(run):
+def begin_compiling(run, telemetry):
   """Begin to compile the train step, while this thread computes or restores the state.
 
   Returns:
-    Future of (the compiled step, seconds it took).
+    Function without arguments that waits for the compiled step, a function of (state, batch) that donates the
+    state; its first call shows and logs that.
   """
   started = time.monotonic()
-  lowered = trace_step(run.config, run.mesh, run.steps).lower()
+  lowered = trace_step(run.config, run.mesh, run.steps, run.shapes).lower()
   options = xla_presets.options(run.config.xla_preset, jax.default_backend())
-  return background.submit(lambda: (lowered.compile(compiler_options=options), time.monotonic() - started))
+  work = background.submit(lambda: (lowered.compile(compiler_options=options), time.monotonic() - started))
+
+  @functools.cache
+  def compiled_step():
+    telemetry.show_activity('compiling the step')
+    compiled, seconds = work.result()
+    telemetry.bar.set_postfix_str('')
+    telemetry.log(f'compiled the step in {seconds:.1f} s')
+    return compiled
+
+  if not cpu.computes_while_compiling():
+    concurrent.futures.wait([work])
+  return compiled_step
 
 
-def compile_step(run, compiling, telemetry):
-  """Return the compiled train step, a function of (state, batch) that donates the state."""
-  telemetry.show_activity('compiling the step')
-  compiled, seconds = (compiling or begin_compiling(run)).result()
-  telemetry.bar.set_postfix_str('')
-  telemetry.log(f'compiled the step in {seconds:.1f} s')
-  return compiled
-
-
-def train_loop(run, state, batches, telemetry, saves, compiling):
+def train_loop(run, state, batches, telemetry, saves, compiled_step):
   """Train from `state.step` to the last step, or until a stop is requested.
 
   Returns:
@@ -233,7 +239,7 @@ def train_loop(run, state, batches, telemetry, saves, compiling):
       batch, waited = next(batches)
       watch.input += waited
       if step_fn is None:
-        step_fn = compile_step(run, compiling, telemetry)
+        step_fn = (compiled_step or begin_compiling(run, telemetry))()
         shutdown.defer_signal(processes.STOPPING)  # from here on, an exit would lose unsaved steps
         watch.restart()
       state, metrics = step_fn(state, batch)

@@ -23,17 +23,18 @@ def step_shapes(config, mesh):
   return state, dict.fromkeys(array_names(config.data), array)
 
 
-def trace_step(config, mesh, steps):
+def trace_step(config, mesh, steps, shapes):
   """Trace the train step for a mesh, whose devices need not be present; it donates the state.
 
   Args:
     config: resolved.
     mesh: of `sharding.make_mesh`.
     steps: updates in the whole run, see `train_step`.
+    shapes: result of `step_shapes`.
 
   Returns:
-    `jax.stages.Traced`; lowered and compiled, it is a function of the arguments in `step_shapes`.
+    `jax.stages.Traced`; lowered and compiled, it is a function of (state, batch).
   """
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
     step = functools.partial(train.train_step, config=config, graphdef=train.graph(config), steps=steps)
-    return jax.jit(step, donate_argnums=0).trace(*step_shapes(config, mesh))
+    return jax.jit(step, donate_argnums=0).trace(*shapes)

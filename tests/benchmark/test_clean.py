@@ -1,10 +1,12 @@
 """The benchmark of cleaning: it measures this version, and another one beside it."""
 
+import pytest
 from conftest import ROOT
 
 from gptjax.benchmark.subjects import clean
 
 
+@pytest.mark.ci
 def test_two_versions_are_measured(capsys):
   clean.main(['--turns=1', '--megabytes=0.1', f'--against={ROOT}'])
   printed = capsys.readouterr().out

@@ -11,6 +11,7 @@ from gptjax.data.tokenizers import byte_bpe
 pytest.importorskip('transformers')
 
 
+@pytest.mark.ci
 def test_both_contenders_give_the_same_answers(tmp_path, monkeypatch):
   from gptjax.data.tokenizers import loading
   monkeypatch.setattr(loading, 'load', lambda name: byte_bpe.train_bpe([core_bundle.text()], 300))

@@ -23,6 +23,7 @@ def flags(tmp_path_factory):
           '--n_embd=64', '--batches=2', '--turns=2']
 
 
+@pytest.mark.ci
 @pytest.mark.timeout(300)
 @pytest.mark.slow
 def test_all_contenders_train_and_are_compared(flags, tmp_path):

@@ -19,6 +19,7 @@ def test_gates(one, eight, read, holds):
   assert [check['found'] for check in checks] == pytest.approx([1 / one, 0.5 / read, 8 * one / eight])
 
 
+@pytest.mark.ci
 def test_both_contenders_generate_the_stated_number_of_tokens():
   pytest.importorskip('transformers')
   config = generate.make_config('124M', 'float32')

@@ -21,6 +21,7 @@ from gptjax.parallel import sharding
 EVERYTHING = lambda contender: ''  # in place of `train.missing_package`: all is installed
 
 
+@pytest.mark.ci
 def test_failures_and_timeouts_are_recorded_and_the_run_continues(tmp_path, capfd, monkeypatch):
   monkeypatch.setattr(gpu, 'MIN_STAGE_S', 3)
   monkeypatch.setattr(toolchain, 'cuda_environment', lambda: {'PYTHONPATH': str(ROOT)})
@@ -140,6 +141,7 @@ def test_the_output_of_nvidia_smi_is_parsed(tmp_path, monkeypatch):
   assert toolchain.gpu_info() == {} and toolchain.gpu_memory({}) == 0
 
 
+@pytest.mark.ci
 def test_check_compiles_few_programs(tmp_path, monkeypatch):
   monkeypatch.setattr(sharding, 'make_mesh', lambda axes: sharding.single_mesh())
   compiled = []
@@ -155,6 +157,7 @@ def test_check_compiles_few_programs(tmp_path, monkeypatch):
   assert kinds == ['fact'] * 4 + ['gate'] * 2
 
 
+@pytest.mark.ci
 def test_a_smaller_batch_is_used_if_memory_is_full():
   def make(batch_size):
     if batch_size > 8:

@@ -71,6 +71,7 @@ def test_bandwidth_is_that_of_the_bytes_that_move():
     assert moved in (1 << 20, 3 << 20) and limits.bandwidth(moved, run) > 0
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('name', [XLA, TORCH])
 def test_workers_answer_with_the_seconds_of_each_matmul(name):
   if name == TORCH:

@@ -41,6 +41,7 @@ def command(folder, *flags):
   return recipes.main(['--source=text:x', f'--workdir={folder}/runs', f'--out={folder}/found.json', *flags])
 
 
+@pytest.mark.ci
 def test_each_run_is_done_once_and_a_comparison_continues(trained, tmp_path, monkeypatch, capsys):
   clock = types.SimpleNamespace(monotonic=lambda: len(trained))  # each run takes a second
   monkeypatch.setattr(runs_module, 'time', clock)
@@ -82,6 +83,7 @@ def test_the_budgets_are_what_they_say_and_rates_are_tuned(trained, tmp_path):
   assert [one['ingredient'] for one in found['details']['verdicts'] if one['helps']] == ['Muon']
 
 
+@pytest.mark.ci
 def test_parts_are_measured_one_by_one_and_add_up(trained, tmp_path, capsys):
   assert command(tmp_path, '--only=ingredients') == 0
   assert 'without Muon' in capsys.readouterr().out

@@ -9,16 +9,17 @@ from conftest import ENVIRONMENT, ROOT, command
 
 from gptjax.command import background
 
-# A run whose checkpoint cannot be used, while its step compiles for longer than a test lasts.
+# A run whose state cannot be made, while its step compiles for longer than a test lasts.
 FAILING = '''
-import runpy, sys, hashlib
+import atexit, hashlib, runpy, sys
 import jax
 from gptjax.pretrain import loop
 from gptjax.errors import InputError
 def fail(*args):
-  raise InputError('no checkpoint is valid')
+  raise ERROR
 loop.initial_state = fail
 jax.stages.Lowered.compile = lambda *args, **options: hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)
+atexit.register(print, 'Python ends while the thread still runs')
 runpy.run_module('gptjax.main', run_name='__main__', alter_sys=True)
 '''
 
@@ -34,9 +35,13 @@ def test_result_and_error_arrive_and_the_work_is_then_finished():
   assert not background.unfinished()
 
 
-def test_an_error_ends_a_run_although_its_step_still_compiles(corpus_folder, tmp_path):
+@pytest.mark.parametrize('error, code, last', [
+  ("InputError('no checkpoint is valid')", 2, 'gptjax: no checkpoint is valid'),
+  ("KeyError('a bug')", 1, "KeyError: 'a bug'")])
+def test_an_error_ends_a_run_although_its_step_still_compiles(corpus_folder, tmp_path, error, code, last):
   flags = command(corpus_folder, tmp_path / 'run')[3:]
-  done = subprocess.run([sys.executable, '-c', FAILING, *flags], cwd=ROOT, capture_output=True, text=True,
-                        env=ENVIRONMENT, timeout=120)
-  assert done.returncode == 2, done.stderr
-  assert done.stderr.strip().splitlines()[-1] == 'gptjax: no checkpoint is valid', done.stderr
+  done = subprocess.run([sys.executable, '-c', FAILING.replace('ERROR', error), *flags], cwd=ROOT,
+                        capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
+  assert done.returncode == code, done.stderr
+  assert done.stderr.strip().splitlines()[-1] == last, done.stderr
+  assert not done.stdout, done.stdout

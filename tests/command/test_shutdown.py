@@ -44,7 +44,7 @@ MOMENTS = [
   ('gptjax.pretrain.loop', 'HUP', True, (), 75, NOT_BEGUN, 0),
   pytest.param('tensorflow', 'USR1', False, (), 75, NOT_BEGUN, 0, marks=slow),
   pytest.param('gptjax.pretrain.loop:initial_state', 'TERM', False, (), 75, NOT_BEGUN, 0, marks=slow),
-  ('gptjax.pretrain.loop:compile_step', 'INT', True, (), 75, NOT_BEGUN, 0),
+  ('gptjax.pretrain.loop:begin_compiling', 'INT', True, (), 75, NOT_BEGUN, 0),
   pytest.param('gptjax.pretrain.loop:Evaluation', 'USR1', False, (), 75, 'stopping after this step', 4,
                marks=slow),
   ('gptjax.generate.generation:sample', 'INT', True, ('--config.log.sample_tokens=8',), 75,
@@ -56,6 +56,7 @@ MOMENTS = [
   ('exit', 'TERM', False, (), 0, '', 4)]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('at, name, busy, flags, code, line, step', MOMENTS)
 def test_at_every_moment(corpus_folder, tmp_path, at, name, busy, flags, code, line, step):
   number = signal.Signals[f'SIG{name}']
@@ -68,6 +69,7 @@ def test_at_every_moment(corpus_folder, tmp_path, at, name, busy, flags, code, l
   assert checkpoint.steps(tmp_path / 'run' / 'checkpoints') == [step] * bool(step)
 
 
+@pytest.mark.ci
 def test_while_the_corpus_is_prepared_and_then_again(tmp_path):
   (tmp_path / 'text').write_text('the blue stone never sings\n' * 2000)
   flags = (*SHORT, f'--config.data.source=text:{tmp_path / "text"}', '--config.data.tokenizer=train-bpe:260',
@@ -83,6 +85,7 @@ def test_while_the_corpus_is_prepared_and_then_again(tmp_path):
   assert done.returncode == 0 and 'step 4/4' in done.stderr, done.stderr
 
 
+@pytest.mark.ci
 def test_a_second_signal_ends_it_at_once(corpus_folder, tmp_path):
   """In the training loop, in a call that does not return."""
   process = subprocess.Popen(
@@ -228,6 +231,7 @@ def test_a_job_inside_a_command_that_unwinds_stops_in_its_own_way(then, until, c
   assert done.returncode == code and (done.stdout == 'left\n') == (code != 75), done.stderr
 
 
+@pytest.mark.ci
 def test_ctrl_c_reaches_workers_too_and_none_of_them_says_a_word(tmp_path):
   for name in 'ab':  # of two parts
     (tmp_path / f'text{name}').write_text('the blue stone never sings\n' * 170_000)
@@ -276,7 +280,7 @@ def test_a_signal_after_a_process_has_left_its_steps_hangs_none(who):
 @slow
 @pytest.mark.parametrize('who', [0, 1])
 @pytest.mark.parametrize('at, codes, step', [
-  ('gptjax.pretrain.loop:compile_step', {75}, 0), ('gptjax.pretrain.loop:Evaluation', {75}, 4),
+  ('gptjax.pretrain.loop:begin_compiling', {75}, 0), ('gptjax.pretrain.loop:Evaluation', {75}, 4),
   ('gptjax.generate.generation:sample', {75}, 4), ('gptjax.parallel.processes:shut_down', {0, 75}, 4),
   ('exit', {0}, 4)])
 def test_at_every_moment_of_two(corpus_folder, tmp_path, who, at, codes, step):

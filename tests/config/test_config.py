@@ -351,6 +351,7 @@ def test_the_workdir_is_named_after_the_config():
   assert default_workdir('configs/gpt1_finetune.py:sst2,cola') == 'runs/gpt1_finetune-sst2,cola'
 
 
+@pytest.mark.ci
 def test_a_config_without_a_workdir_trains_in_one_of_its_name_and_resumes(tmp_path):
   (tmp_path / 'text').mkdir()
   for i in range(30):

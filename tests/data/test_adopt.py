@@ -459,6 +459,7 @@ def bucket(served, tmp_path, monkeypatch, request):
   return paths.location(f'{scheme}://buck/{abs(hash(request.node.name))}')
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('kind', ['llmc', 'megatron', 'datatrove'])
 def test_files_and_corpora_may_be_in_buckets(kind, bucket, tokenizer, texts, tmp_path):
   coder, spec = tokenizer

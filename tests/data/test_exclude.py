@@ -197,6 +197,7 @@ def _held(text):
   return int.from_bytes(files.bytes_digest(text.encode())[:8], 'little') < 0.1 * 2**64
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('spans', [False, True])
 def test_any_number_of_tasks_in_any_order_writes_the_same_corpus(tmp_path, spans):
   made, tests = copied(3)

@@ -155,6 +155,7 @@ def test_another_tokenizer_is_refused(folder, tmp_path):
     inspect.main([written, '--document=0'])
 
 
+@pytest.mark.ci
 def test_command_exits_with_2_and_one_line(folder):
   def run(*argv):
     return subprocess.run([sys.executable, '-m', 'gptjax.data.inspect', *argv], text=True,

@@ -121,6 +121,7 @@ def test_a_long_document_is_encoded_as_a_whole(tmp_path, monkeypatch):
   assert contents(tmp_path / 'whole') == contents(tmp_path / 'pieces')
 
 
+@pytest.mark.ci
 def test_all_sources_in_one_corpus_and_any_number_of_workers(tmp_path):
   texts = make_texts(400, longest=100)
   (tmp_path / 'a.txt').write_text('\n---\n'.join(texts[:100]))

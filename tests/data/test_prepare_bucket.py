@@ -77,6 +77,7 @@ def test_the_corpus_is_that_of_a_local_folder(url, source, local, served):
   assert all(method in ('GET', 'HEAD', 'DELETE') for method, *_ in served[1].requests[before:])
 
 
+@pytest.mark.ci
 def test_test_sets_in_a_bucket_are_excluded_as_those_of_a_folder(url, source, tmp_path):
   texts = make_texts(40)
   test = ''.join(json.dumps({'text': text[5:90]}) + '\n' for text in texts[::9])
@@ -149,6 +150,7 @@ def test_an_upload_that_fails_is_an_error_and_the_next_call_goes_on(url, source,
   assert not set(n_puts[:10]) & set(again)  # of two complete parts
 
 
+@pytest.mark.ci
 def test_tasks_on_machines_that_share_only_the_bucket(url, source, local, monkeypatch, tmp_path):
   stages = {'judge': 3, 'mark': 1, 'tokenizer': 1, 'encode': 3, 'join': 2}
   options = {**OPTIONS, 'clean': 'webtext', 'clean_without': webtext.FILTERS[:-2]}
@@ -160,6 +162,7 @@ def test_tasks_on_machines_that_share_only_the_bucket(url, source, local, monkey
   assert in_bucket(url) == contents(tmp_path / 'one')
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('suffix', ['train', 'train-starts'])
 def test_a_missing_object_of_a_result_is_an_error_that_says_what_to_do(url, source, local, suffix):
   for stage in ('tokenizer', 'encode'):
@@ -186,6 +189,7 @@ prepared.run(sys.argv[1], sys.argv[2], shard_tokens=500)
 '''
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('requests', slow_except([8, 20, 35], 20))
 def test_killed_during_the_upload_the_same_call_goes_on(url, source, local, served, tmp_path, requests):
   command = [sys.executable, '-c', KILLED, source, str(url), str(cache._Settings.folder)]

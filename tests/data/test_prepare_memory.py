@@ -46,6 +46,7 @@ def peak_memory(tmp_path, kind, megabytes, tokenizer, workers):
   return int(done.stdout) * 1024
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('kind', slow_except(['text', 'jsonl'], 'jsonl'))
 def test_memory_does_not_grow_with_the_corpus(tmp_path, kind):
   byte_bpe.train_bpe([' '.join(WORDS)], 290).save(tmp_path / 'tokenizer')

@@ -49,6 +49,7 @@ if __name__ == '__main__':
 """
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('clean, exclude', [
   ('', True), *(pytest.param(*case, marks=pytest.mark.slow) for case in (('', False), ('webtext', False)))])
 def test_killed_at_any_change_of_its_files_it_goes_on_to_the_same_bytes(tmp_path, clean, exclude):

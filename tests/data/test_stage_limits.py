@@ -277,6 +277,7 @@ def make_process():
   return process
 
 
+@pytest.mark.ci
 def test_as_many_processes_work_as_a_stage_has_tasks():
   with workers.pool(make_process, (), 3) as map_items:
     assert len({found for _, found in map_items([(0, 0)])}) == 1

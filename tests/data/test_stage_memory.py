@@ -89,6 +89,7 @@ def printed(tmp_path, script, kind, n):
 linux = pytest.mark.skipif(not Path('/proc/self/clear_refs').exists(), reason='needs the counters of Linux')
 
 
+@pytest.mark.ci
 @linux
 @pytest.mark.parametrize('kind', slow_except(['different', 'exact', 'near'], 'near'))
 def test_the_memory_of_a_range_does_not_grow_with_the_corpus_or_the_copies_of_a_text(tmp_path, kind):
@@ -99,6 +100,7 @@ def test_the_memory_of_a_range_does_not_grow_with_the_corpus_or_the_copies_of_a_
   assert max(found) < 6 << 10, found
 
 
+@pytest.mark.ci
 @linux
 @pytest.mark.parametrize('kind', slow_except(['different', 'equal'], 'different'))
 def test_the_memory_of_a_part_does_not_grow_with_its_documents(tmp_path, kind):

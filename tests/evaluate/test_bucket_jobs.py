@@ -36,6 +36,7 @@ def config_of(weights, data_dir):
   return config
 
 
+@pytest.mark.ci
 def test_results_are_those_of_a_workdir_here_and_answers_are_kept(bucket, tmp_path, monkeypatch):
   folder, data = write_folder(tmp_path / 'model'), tmp_path / 'data' / 'deeper'
   data.mkdir(parents=True)
@@ -72,6 +73,7 @@ def test_an_overlap_study_of_a_workdir_in_a_bucket_needs_a_folder_for_filters(bu
   assert access.names(bucket / 'overlap' / 'overlap') == ['mine.jsonl']
 
 
+@pytest.mark.ci
 def test_an_exact_overlap_study_needs_only_the_bucket_whatever_its_tasks(bucket, tmp_path, monkeypatch):
   monkeypatch.setattr(parts, 'MIN_BYTES', 4000)
   words = [f'word{number}' for number in range(2000)]

@@ -10,6 +10,7 @@ from gptjax.evaluate.core.tasks import TABLE
 from gptjax.evaluate.tasks import suite
 
 
+@pytest.mark.ci
 def test_chosen_tasks_run_every_so_many_steps_and_what_cannot_is_said(corpus_folder, tmp_path, shared_data):
   done = train(corpus_folder, tmp_path, '--config.eval.tasks=wikitext2,ptb,winograd', '--config.eval.limit=4',
                f'--config.eval.data_dir={SHARED}', '--config.train.steps=20')
@@ -32,6 +33,7 @@ def test_the_suite_of_the_config_is_the_whole_suite():
   assert [task.name for task in suite.parse_tasks(names)] == list(suite.TASKS) == names.split(',')
 
 
+@pytest.mark.ci
 def test_core_is_logged_beside_the_loss_in_bits_per_byte(corpus_folder, tmp_path):
   data = core_bundle.write(tmp_path / 'data', [task for task in TABLE if task.label in ('copa', 'winograd')])
   done = train(corpus_folder, tmp_path / 'run', '--config.eval.tasks=core', '--config.eval.limit=4',

@@ -236,6 +236,7 @@ def test_a_shorter_context_is_as_if_the_model_had_no_longer_one(folder, tmp_path
     evaluate(config_of(folder, n_ctx=257), tmp_path / 'longer')
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('number, code', [
   (signal.SIGTERM, 75), pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow)])
 def test_a_stopped_run_resumes_with_the_same_results(folder, tmp_path, number, code):

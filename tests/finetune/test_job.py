@@ -65,6 +65,7 @@ def undisturbed(corpus_folder, reviews, tmp_path_factory):
   return workdir
 
 
+@pytest.mark.ci
 def test_a_run_gives_results_a_table_and_predictions(undisturbed, reviews):
   found = json.loads((undisturbed / 'results.json').read_text())
   assert found['tasks']['reviews']['accuracy'] >= 0.7, 'it has begun to learn'
@@ -82,6 +83,7 @@ def test_a_run_gives_results_a_table_and_predictions(undisturbed, reviews):
   assert np.mean([line.split('\t')[1] == label for line, label in zip(lines[1:], truth, strict=True)]) >= 0.6
 
 
+@pytest.mark.ci
 def test_a_stopped_and_resumed_run_is_bit_identical(undisturbed, corpus_folder, reviews, tmp_path):
   for step, number, code in ((13, signal.SIGTERM, 75), (27, signal.SIGKILL, -signal.SIGKILL)):
     line = killing.instead_of_main(command(corpus_folder, reviews, tmp_path), 'line',
@@ -96,6 +98,7 @@ def test_a_stopped_and_resumed_run_is_bit_identical(undisturbed, corpus_folder, 
   assert one['arrays'] == other['arrays'], 'weights, moments and step, to the bit'
 
 
+@pytest.mark.ci
 def test_every_nth_step_is_kept_and_the_result_the_same(undisturbed, corpus_folder, reviews, tmp_path):
   done = run(corpus_folder, reviews, tmp_path, '--config.checkpoint.keep_period=7',
              '--config.checkpoint.keep=1', '--config.checkpoint.every_minutes=1e-6')
@@ -106,6 +109,7 @@ def test_every_nth_step_is_kept_and_the_result_the_same(undisturbed, corpus_fold
   assert one['arrays'] == other['arrays']
 
 
+@pytest.mark.ci
 def test_damaged_records_of_a_finished_run_change_no_result(undisturbed, corpus_folder, reviews, tmp_path):
   shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
   best = json.loads((tmp_path / 'result.json').read_text())

@@ -44,6 +44,7 @@ def test_the_expectation_of_the_distribution_is_the_label(y):
   np.testing.assert_allclose(results.true_labels(STSB, encoded), [y], rtol=1e-6)
 
 
+@pytest.mark.ci
 def test_the_option_changes_the_head_and_the_labels(tmp_path, corpus_folder):
   sets = published.write(tmp_path, 'glue/stsb')
   found = {}

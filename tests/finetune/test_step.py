@@ -43,6 +43,7 @@ def test_a_fresh_state_is_of_the_types_of_a_restored_one(train):
   assert not any(x.weak_type for x in jax.tree.leaves(state))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('kind, variant', [*((kind, 'gpt2') for kind in KINDS), ('similarity', 'everything')])
 def test_the_loss_is_the_papers(kind, variant):
   g, outputs = KINDS[kind]
@@ -86,6 +87,7 @@ def test_the_loss_of_numeric_labels_is_the_squared_error():
   np.testing.assert_allclose([both, task], wanted, rtol=1e-5)
 
 
+@pytest.mark.ci
 def test_gradients_are_those_of_finite_differences():
   config = config_of(**{'model.dropout': 0.1, 'finetune.head_dropout': 0.1})
   batch = batch_of(config, 3, labels=3)
@@ -102,6 +104,7 @@ def test_gradients_are_those_of_finite_differences():
   np.testing.assert_allclose((ahead - behind) / (2 * size), slope, rtol=2e-2)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('mode', slow_except(MODES, 'lora'))
 def test_a_mesh_changes_nothing(mode):
   config = config_of(**MODES[mode], **{'model.dropout': 0.1, 'finetune.head_dropout': 0.1})
@@ -115,6 +118,7 @@ def test_a_mesh_changes_nothing(mode):
     np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-6)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('mode', slow_except(MODES, 'full'))
 def test_neither_microbatches_nor_widths_change_anything(mode):
   found = []
@@ -143,6 +147,7 @@ def predicted(config, state, batch):
   return jax.device_get(jax.jit(run)(state, batch))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('mode', slow_except(MODES, 'last'))
 def test_trained_weights_move_and_frozen_weights_do_not(mode):
   config = config_of(**MODES[mode])

@@ -71,6 +71,7 @@ def test_the_exported_language_model_is_the_trained_one(mode):
     np.testing.assert_allclose(weights.export_language_model(state, config)(tokens), wanted, atol=1e-4)
 
 
+@pytest.mark.ci
 def test_an_lstm_is_trained_over_any_mesh_and_read_back(corpus_folder, tmp_path):
   from gptjax.pretrain.loop import pretrain
   lstm = {'model.architecture': 'lstm', 'model.n_layer': 1, 'model.n_inner': 24}
@@ -99,6 +100,7 @@ KINDS = {'classification': ('text',), 'entailment': ('text', 'other'), 'similari
          'choice': ('text',)}
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('kind', slow_except(KINDS, 'similarity', 'classification'))
 def test_thirty_two_examples_are_memorized(corpus_folder, kind):
   rng, words = random.Random(1), ['tree', 'walks', 'under', 'blue', 'stone', 'never', 'sings', 'of', 'rain']
@@ -126,6 +128,7 @@ def test_thirty_two_examples_are_memorized(corpus_folder, kind):
   assert (np.asarray(scores).argmax(1) == encoded.labels).all()
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('mode', slow_except(['lora', 'last'], 'lora'))
 def test_a_language_model_is_fine_tuned_on_text(corpus_folder, tmp_path, mode):
   """A language model is fine-tuned on text, exported, and loaded; only in part, yet the loss falls."""

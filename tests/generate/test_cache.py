@@ -51,6 +51,7 @@ CHANGES = [{'model.norm': 'after'},
             'model.scale_attn_by_inverse_layer_idx': True, 'model.activation_function': 'relu'}]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('changes', CHANGES)
 def test_logits_with_the_cache_are_those_without(changes):
   with mesh_of():
@@ -68,6 +69,7 @@ def test_logits_with_the_cache_are_those_without(changes):
         np.testing.assert_allclose(logits[0], want[i], atol=1e-5)
 
 
+@pytest.mark.ci
 def test_rows_of_different_lengths_are_written_as_if_alone_and_in_parts_as_at_once():
   prompts = prompts_of(1, 9, 4)
   for choice in (GREEDY, SamplingOptions(1.0, 20, 0.9, 61)):
@@ -78,6 +80,7 @@ def test_rows_of_different_lengths_are_written_as_if_alone_and_in_parts_as_at_on
       np.testing.assert_array_equal(written(model, prompts[:1], 12, choice)[0], together[0])
 
 
+@pytest.mark.ci
 def test_another_mesh_writes_the_same():
   prompts = prompts_of(2, 9, 4)
   with mesh_of():

@@ -65,6 +65,7 @@ def ids_of(model, tokenizer, prompts, choice, max_tokens, *, samples=1, on_full=
   return [text.ids[len(ids):] for text, ids in zip(made, [ids for ids in prompts for _ in range(samples)])]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('kind, each, n', [('gpt2', 5, 200), ('openai-gpt', 1, 40)])
 def test_greedy_tokens_are_those_of_transformers(kind, each, n, tmp_path):
   """After prompts of four lengths, in one batch here; transformers has no cache for GPT-1."""
@@ -107,6 +108,7 @@ def test_the_first_token_has_the_exact_distribution(model, tokenizer, temperatur
   assert stats.chisquare(seen[wanted > 0], wanted[wanted > 0]).pvalue > 1e-3
 
 
+@pytest.mark.ci
 def test_a_text_is_the_same_whatever_is_written_beside_it(model, tokenizer):
   options = dict(max_tokens=30, seed=7, temperature=0.9, top_k=50)
   together = sample(model, tokenizer, prompt=PROMPTS, num_samples=3, **options)
@@ -152,6 +154,7 @@ def test_a_text_ends_at_the_first_of_several_ends(model):
   assert ended == [ids[:first(ids)] for ids in endless] and len(ended[0]) <= 5
 
 
+@pytest.mark.ci
 def test_a_full_context_ends_a_text_or_its_last_half_is_read_again(model, tokenizer):
   prompt = tokenizer.encode(PROMPTS[0]).tolist()
   tokenizer = byte_bpe.train_bpe([WORDS], 300)
@@ -235,6 +238,7 @@ def run(folder, *flags):
                         capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('locale', [
   {'PYTHONIOENCODING': 'ascii'}, {'PYTHONUTF8': '0', 'LC_ALL': 'C', 'PYTHONCOERCECLOCALE': '0'}])
 def test_all_samples_are_printed_where_stdout_is_not_utf_8(folder, model, tokenizer, tmp_path, locale):
@@ -258,6 +262,7 @@ def test_a_batch_that_no_memory_holds_is_refused(model, tokenizer, monkeypatch):
     sample(model, tokenizer, prompt='a', num_samples=9, max_tokens=8, batch_size=4)
 
 
+@pytest.mark.ci
 def test_the_command_prints_the_prompt_and_what_follows(folder, model, tokenizer, tmp_path, capsys):
   done = run(folder, '--prompt=the blue', '--max_tokens=12', '--seed=4', '--temperature=0.8')
   assert not done.stderr and done.returncode == 0
@@ -273,6 +278,7 @@ def test_the_command_prints_the_prompt_and_what_follows(folder, model, tokenizer
     assert title in said.out
 
 
+@pytest.mark.ci
 def test_the_command_does_without_a_cache_of_others(folder, tmp_path, monkeypatch):
   cache = tmp_path / 'compiled'
   cache.mkdir()

@@ -35,6 +35,7 @@ def dequantized(model):
   return model
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('name', few(TRANSFORMERS))
 def test_logits_are_those_of_the_dequantized_weights(name):
   tokens = random_batch(config_of(name))['inputs'][:2, :20]
@@ -49,6 +50,7 @@ def test_logits_are_those_of_the_dequantized_weights(name):
     assert np.abs(want - model(tokens)).max() > 1e-3  # rounding changes something
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('mesh, changes', [
   pytest.param(dict(data=2), {}, marks=pytest.mark.slow), (dict(tensor=2), {}),
   pytest.param(dict(fsdp=2), {'model.tie_word_embeddings': False, 'model.n_kv_head': 2},
@@ -111,6 +113,7 @@ def test_a_prepared_model_and_an_lstm_are_refused():
       kv_cache.prepare_for_decoding(noisy('lstm'), 'int8')
 
 
+@pytest.mark.ci
 def test_the_loss_of_a_trained_model_hardly_changes():
   config = tiny_config(**{'optimizer.learning_rate': 1e-2, 'optimizer.warmup_steps': 0})
   with mesh_of():

@@ -105,6 +105,7 @@ def threads(word, devices, **env):
   return int(done.stdout)
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(sys.platform != 'linux', reason='threads are counted in /proc')
 def test_each_of_several_devices_has_threads_to_spare():
   assert threads('spare', 8) >= threads('leave', 8) + 16

@@ -96,6 +96,7 @@ def test_reads_keys_and_values_as_they_are():
     assert sizes.count(x[0].size) in (1, 2)  # q, and the gradient of y
 
 
+@pytest.mark.ci
 def test_blocks_before_the_window_are_not_read():
   """NaN there would be in the result: 0 times NaN is NaN."""
   q, k, v = plain.inputs(64, 2)
@@ -120,6 +121,7 @@ def test_bfloat16_is_as_near_to_float32_as_rounding_allows(pallas_here):
     assert interpreted(*qkv(3, dtype='bfloat16')).dtype == jnp.bfloat16
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('h, j', [(4, 2), (3, 3)], ids=['heads divided', 'heads whole'])
 def test_a_mesh_drops_the_same_weights_and_sends_nothing(h, j):
   rate, keys, t = 0.3, keys_of(4), 20
@@ -159,6 +161,7 @@ def test_masks_are_as_of_independent_coins(rate):
       assert abs(product) * kept.size ** 0.5 < 4.5, steps
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('changes', [
   {'model.dropout': 0.0, 'model.n_kv_head': 2, 'model.sliding_window': 7},
   {'model.remat': 'full', 'train.microbatch_size': 2}],

@@ -62,6 +62,7 @@ def test_no_matmul_of_a_bfloat16_model_has_a_float32_operand():
   assert float(jnp.linalg.norm(got - exact) / jnp.linalg.norm(exact)) < 0.01
 
 
+@pytest.mark.ci
 def test_weights_dropped_at_the_given_rate_and_scaled():
   t = 200
   q, k, v = qkv(t)
@@ -213,6 +214,7 @@ SPLASH = {
     'model.n_kv_head': 2, 'model.head_size': 12, 'model.sliding_window': 7, 'model.remat': 'full'}}
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('name', slow_except(SPLASH, 'grouped, window, remat'))
 def test_a_model_trains_and_reads_the_same_with_splash(splash_here, name):
   made = {}

@@ -122,6 +122,7 @@ def test_norms_compute_in_float32_in_every_job(scan, parts):
       assert found == {norms, products, ('Projection', 'float32', True)}
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('norm', ['before', 'after'])
 def test_fine_tuning_and_pretraining_compute_the_same_loss_in_bfloat16(norm):
   changes = {**BFLOAT16, 'model.norm': norm, 'model.init_std': 0.2}

@@ -73,6 +73,7 @@ def perturbed(model):
   return nnx.merge(graph, tree.unflatten(leaves))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('norm', ['before', 'after'])
 @pytest.mark.parametrize('shape', [dict(n_head=4, n_embd=32, n_ctx=24), dict(n_head=3, n_embd=36, n_ctx=151)])
 def test_logits_and_gradients_are_those_of_transformers(norm, shape):
@@ -145,6 +146,7 @@ def test_padding_of_the_vocabulary_is_never_seen():
     np.testing.assert_allclose(logits[0], other, atol=1e-6)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('remat', ['none', 'full'])
 def test_unrolled_layers_are_traced_once(monkeypatch, remat):
   traced, call = [], Block.__call__

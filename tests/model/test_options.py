@@ -45,6 +45,7 @@ def test_rotary_angles_are_those_of_transformers():
     np.testing.assert_allclose(ours[0, :, 0], theirs[0, :, :6].numpy(), atol=1e-5)
 
 
+@pytest.mark.ci
 def test_a_model_with_rotary_positions_has_no_matrix_of_positions_and_sees_the_same_at_any_position():
   config = tiny_config(**{'model.positions': 'rotary'})
   tokens = random_batch(config)['inputs'][:2, :10]

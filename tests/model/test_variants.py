@@ -98,6 +98,7 @@ def on_one_device(name):
 
 
 # One mesh of a few variants in the default run, all three of all in the slow one.
+@pytest.mark.ci
 @pytest.mark.parametrize('name, mesh', [
   pytest.param(name, mesh, marks=[pytest.mark.slow] * ((i - j) % len(MESHES) > 0 or name in SIMILAR),
                id=f'{name}, {mesh}')
@@ -112,6 +113,7 @@ def test_meshes_and_microbatches_change_neither_loss_nor_gradients(name, mesh):
     np.testing.assert_allclose(got, true, atol=2e-5 * np.abs(true).max(), rtol=1e-4, err_msg=path_of(path))
 
 
+@pytest.mark.ci
 @few_variants
 def test_every_weight_has_a_gradient(name):
   _, grads = loss_and_gradients(config_of(name), {})
@@ -133,6 +135,7 @@ def test_no_position_sees_a_later_one(name):
   assert np.abs(one[:, 15:] - two[:, 15:]).max(-1).min() > 1e-3
 
 
+@pytest.mark.ci
 @few_variants
 def test_decoding_with_a_cache_gives_the_logits_of_the_forward_pass_or_is_refused(name):
   tokens = random_batch(config_of(name))['inputs'][:2, :20]

@@ -166,6 +166,7 @@ def half(reference, into):
   return into
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('row', [pytest.param(ALL, id='all at once'), *slow_unless(SAME, ())])
 def test_losses_do_not_depend_on_the_environment(corpus_folder, tmp_path, reference, cache, row):
   done = train(corpus_folder, tmp_path / 'run', row, cache)
@@ -243,6 +244,7 @@ CHANGES = {'as it is': lambda workdir: workdir, 'moved': moved, 'linked': linked
            'of 1970': of_year(1970), 'of 2090': of_year(2090), 'with debris': with_debris}
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('change', slow_unless(CHANGES, ('with debris',)))
 def test_a_resume_does_not_depend_on_where_its_workdir_is_or_when_it_was_written(
     corpus_folder, tmp_path, reference, cache, change):
@@ -260,6 +262,7 @@ def test_a_new_workdir_may_begin_with_two_slashes(corpus_folder, tmp_path, refer
   assert_same_losses(tmp_path / 'run', reference)
 
 
+@pytest.mark.ci
 def test_a_resume_under_other_settings_reports_them(corpus_folder, tmp_path, reference, cache):
   workdir = half(reference, tmp_path / 'run')
   more = f'{ENVIRONMENT["XLA_FLAGS"]} --xla_cpu_enable_fast_math=false'
@@ -352,6 +355,7 @@ def process_1_has(changes, tmp_path):
   return {'PYTHONPATH': f'{ROOT}{os.pathsep}{tmp_path}'}
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('name, value, shown, first', slow_unless({
   'JAX_ENABLE_X64': ('JAX_ENABLE_X64', '1', True, False),
   'JAX_DISABLE_JIT': ('JAX_DISABLE_JIT', '1', True, False),

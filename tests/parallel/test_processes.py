@@ -26,18 +26,21 @@ DEAD = 'http://127.0.0.1:9'  # a proxy where nothing listens
 # Without a model: tests/parallel/host_process.py
 
 
+@pytest.mark.ci
 def test_what_process_0_knows_all_know():
   for code, said, error in run_script(2, 'told'):
     assert code == 0, error
     assert "{'by': 0, 'list': [1, None]}" in said
 
 
+@pytest.mark.ci
 def test_without_a_token_the_processes_start_with_a_warning():
   (_, said, warned), (_, too, nothing) = run_script(2, 'told', GPTJAX_RUN_TOKEN='')
   assert "{'by': 0" in said and "{'by': 0" in too and not nothing, nothing
   assert len(warned.splitlines()) == 1 and 'set GPTJAX_RUN_TOKEN' in warned, warned
 
 
+@pytest.mark.ci
 def test_with_another_token_a_process_is_not_let_in():
   port, signs = free_port(), tempfile.mkdtemp()
   running = [subprocess.Popen(
@@ -57,6 +60,7 @@ def test_tensor_and_what_is_inside_a_replica_stay_inside_a_host():
       assert json.loads(line) == 4 * [0] + 4 * [1]
 
 
+@pytest.mark.ci
 def test_a_difference_stops_all_and_names_host_and_field():
   for code, _, error in run_script(2, 'differ'):
     assert code == 2
@@ -64,6 +68,7 @@ def test_a_difference_stops_all_and_names_host_and_field():
     assert f'config.b is [1] in process 1 of 2 ({here}), but [0] in process 0' in last_line(error)
 
 
+@pytest.mark.ci
 def test_who_has_not_come_is_named():
   for code, _, error in run_script(3, 'told', absent=[1], START_LIMIT='3'):
     assert code == 70
@@ -75,6 +80,7 @@ def test_without_process_0_the_others_say_so():
   assert code == 70 and 'got no answer from process 0' in last_line(error)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('who', slow_except([0, 1], 1))
 def test_one_is_killed_while_jax_starts_and_the_others_name_it_at_once(who):
   for i, (code, _, error) in enumerate(run_script(3, f'start{who}')):
@@ -85,12 +91,14 @@ def test_one_is_killed_while_jax_starts_and_the_others_name_it_at_once(who):
       assert len(error.splitlines()) == 1, error
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('who', slow_except([0, 1], 0))
 def test_one_hangs_while_jax_starts_and_all_end_with_a_line(who):
   for code, _, error in run_script(2, f'stuck{who}', START_LIMIT='3'):
     assert code == 70 and last_line(error).startswith('gptjax: process '), error
 
 
+@pytest.mark.ci
 def test_a_roll_call_in_one_does_not_disturb_what_all_do():
   for code, _, error in run_script(2, 'roll'):
     assert code == 0, error
@@ -108,12 +116,14 @@ def hits_and_misses(cache, n=2, **env):
   return [tuple(map(int, said.split('misses')[1].split())) for _, said, _ in ended]
 
 
+@pytest.mark.ci
 def test_the_second_start_finds_all_programs_of_all_processes_in_the_cache(tmp_path):
   first, second = hits_and_misses(tmp_path), hits_and_misses(tmp_path)
   assert all(misses > 1 for _, misses in first)
   assert second == [(hits + misses, 0) for hits, misses in first]
 
 
+@pytest.mark.ci
 def test_none_runs_a_program_before_all_have_compiled_it(tmp_path):
   """Nor where the cache is a disk of each host, of which one has been lost."""
   cache = tmp_path / '{}'
@@ -147,6 +157,7 @@ def test_all_barriers_wait_as_long_as_a_compilation_may_take(monkeypatch, limit,
   assert limits[5:] == [10 * waited, 1]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('who', slow_except([0, 1], 1))
 def test_a_signal_to_one_stops_all_after_the_same_step(who):
   ended = run_script(2, f'term{who}')
@@ -155,6 +166,7 @@ def test_a_signal_to_one_stops_all_after_the_same_step(who):
   assert len(after) == 2 and len(set(after)) == 1
 
 
+@pytest.mark.ci
 def test_all_save_after_the_same_steps_by_the_clock_of_process_0_and_still_stop_together():
   ended = run_script(3, 'timed saves')
   assert [code for code, *_ in ended] == [0, 0, 0], ended
@@ -164,6 +176,7 @@ def test_all_save_after_the_same_steps_by_the_clock_of_process_0_and_still_stop_
   assert len(saved) >= 3 and saved == sorted(set(saved))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('n, who', [(2, 1), pytest.param(2, 0, marks=pytest.mark.slow),
                                     pytest.param(4, 2, marks=pytest.mark.slow)])
 def test_one_is_killed_and_the_others_name_it(n, who):
@@ -194,6 +207,7 @@ def test_an_exception_in_one_is_the_last_line_of_all(what, code, says):
     assert last_line(error).startswith('gptjax: ') and says in last_line(error), error
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('address, env', [
   ('localhost', {'http_proxy': DEAD, 'grpc_proxy': DEAD, 'all_proxy': DEAD, 'no_proxy': 'x'}),
   pytest.param('::1', {'https_proxy': DEAD, 'HTTPS_PROXY': DEAD, 'no_grpc_proxy': 'x'},
@@ -238,6 +252,7 @@ def test_what_an_environment_says_is_one_line(env, code, says):
   assert 'Traceback' not in ended.stderr and len(ended.stderr.splitlines()) == bool(code), ended.stderr
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('who', slow_except([0, 2], 2))
 def test_one_is_told_to_stop_before_all_are_there_and_ends_those_that_are(who):
   ended = run_script(4, f'early{who}', absent=[3], START_LIMIT='50')
@@ -246,6 +261,7 @@ def test_one_is_told_to_stop_before_all_are_there_and_ends_those_that_are(who):
     assert i == who or (f'process {who} of 4 (' in last_line(error) and 'SIGTERM' in last_line(error)), error
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('who', slow_except([0, 1], 1))
 def test_one_is_told_to_stop_while_jax_starts_and_ends_all(who):
   for i, (code, _, error) in enumerate(run_script(3, f'told-to-stop{who}')):
@@ -396,6 +412,7 @@ LOG_CACHE = {'JAX_DEBUG_LOG_MODULES': 'jax._src.compiler', 'JAX_PERSISTENT_CACHE
 SHORT = ('--config.train.steps=4', '--config.checkpoint.every_steps=2', '--config.eval.steps=1')
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('n', slow_except([1, 2], 1))
 def test_a_resume_compiles_no_step_that_the_first_start_has_compiled(corpus_folder, tmp_path, n):
   workdir, cache = tmp_path / 'run', f'--config.compilation_cache={tmp_path / "cache"}'
@@ -426,6 +443,7 @@ if '--process_id=1' in ' '.join(sys.orig_argv):
   assert (tmp_path / 'was late').exists() and 'step 4/4' in ended[0][1]
 
 
+@pytest.mark.ci
 def test_two_processes_train_and_what_they_save_is_whole(corpus_folder, tmp_path):
   import gptjax
   workdir = tmp_path / 'run [lr=3e-4]*\\'
@@ -439,6 +457,7 @@ def test_two_processes_train_and_what_they_save_is_whole(corpus_folder, tmp_path
   assert model(np.zeros((1, 4), np.int32)).shape == (1, 4, 290) and tokenizer.n_vocab == 290
 
 
+@pytest.mark.ci
 def test_the_time_to_connect_is_a_field(corpus_folder, tmp_path):
   """Where Python is loaded from a slow disk, processes start at different times."""
   line = command(corpus_folder, tmp_path, '--config.watchdog.connect_timeout=1.5')

@@ -48,6 +48,7 @@ def check_case(mesh_sizes, scan, remat, parts, dropout):
     np.testing.assert_allclose(got, true, atol=1e-5 * np.abs(true).max(), rtol=1e-4)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('case', FEW, ids=str)
 def test_mesh_scan_remat_microbatches_and_dropout_leave_the_gradient_as_it_is(case):
   check_case(*case)

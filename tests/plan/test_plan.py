@@ -115,6 +115,7 @@ ENTRY %main (x: f32[64]) -> f32[64] {
   assert hlo.sent_bytes(one) == 256  # of two, each sends half of it twice
 
 
+@pytest.mark.ci
 def test_the_search_ranks_valid_settings_and_prints_the_flags():
   config = tiny_config(**{'train.batch_size': 16, 'train.microbatch_size': 2})  # of 2 nothing is made
   devices, device = jax.devices()[:4], hardware.Device(1e9, 1e9, 1e9, 1e8, 1e7)

@@ -43,6 +43,7 @@ def weights_only(corpus_folder, tmp_path_factory):
   return workdir
 
 
+@pytest.mark.ci
 def test_every_nth_step_is_saved_and_remains(whole):
   assert checkpoint.steps(whole / 'checkpoints') == [6, 12, 18, 24, 30]
   assert not (whole / 'milestones').exists()
@@ -51,6 +52,7 @@ def test_every_nth_step_is_saved_and_remains(whole):
   assert {5, 6, 10, 12, 15, 18, 20, 24, 25} <= set(saved), 'a step of either period is saved'
 
 
+@pytest.mark.ci
 def test_a_run_killed_in_its_milestones_has_all_of_them_with_the_same_weights(whole, weights_only):
   assert checkpoint.steps(weights_only / 'checkpoints') == [30]
   names = sorted(path.name for path in (weights_only / 'milestones').iterdir())
@@ -62,6 +64,7 @@ def test_a_run_killed_in_its_milestones_has_all_of_them_with_the_same_weights(wh
   assert_same_run(weights_only, whole)
 
 
+@pytest.mark.ci
 def test_started_again_after_its_end_it_reduces_the_checkpoints_to_milestones(
     whole, weights_only, corpus_folder, tmp_path):
   shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
@@ -72,6 +75,7 @@ def test_started_again_after_its_end_it_reduces_the_checkpoints_to_milestones(
     assert copies[0]['arrays'] == copies[1]['arrays']
 
 
+@pytest.mark.ci
 def test_a_milestone_is_loaded_like_a_checkpoint(whole, weights_only):
   with mesh_of():
     models = [gptjax.load(path)[0] for path in (weights_only / 'milestones' / '12',
@@ -113,6 +117,7 @@ def test_of_several_processes_one_copies_what_all_have_written(corpus_folder, tm
       gptjax.load(milestone)  # which compares the digests of what it has read
 
 
+@pytest.mark.ci
 def test_a_damaged_milestone_is_refused_by_name(weights_only, tmp_path):
   shutil.copytree(weights_only, tmp_path, dirs_exist_ok=True)
   file = max((tmp_path / 'milestones' / '12' / 'state').rglob('*'), key=lambda path: path.stat().st_size)

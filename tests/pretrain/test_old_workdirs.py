@@ -52,6 +52,7 @@ def records(path):
   return found
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('start', [['-m', 'gptjax.main'], ['-c', CHANGED]], ids=['as is', 'defaults changed'])
 def test_a_run_of_an_older_version_goes_on_to_the_same_figures(workdir, start):
   done = subprocess.run([sys.executable, *start, '--config=configs/default.py', f'--workdir={workdir}'],

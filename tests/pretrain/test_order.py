@@ -1,4 +1,4 @@
-"""What happens while: metrics are read as soon as no device waits, the step compiles beside the state."""
+"""Order: metrics are read as soon as no device waits for it; the step compiles while the state is made."""
 
 import threading
 
@@ -22,14 +22,14 @@ def config(corpus_folder):
 @pytest.fixture
 def order(config, tmp_path, monkeypatch):
   """A function that trains five steps and returns the order of calls, reads and evaluations."""
-  events, compile_step = [], loop.compile_step
+  events, begin_compiling = [], loop.begin_compiling
 
   def recorded(*args):
-    step, at = compile_step(*args), iter(range(1, 6))
-    return lambda *args: events.append(f'call {next(at)}') or step(*args)
+    compiled_step, at = begin_compiling(*args), iter(range(1, 6))
+    return lambda: lambda *args: events.append(f'call {next(at)}') or compiled_step()(*args)
 
   def ordered(in_calling_thread):
-    monkeypatch.setattr(loop, 'compile_step', recorded)
+    monkeypatch.setattr(loop, 'begin_compiling', recorded)
     monkeypatch.setattr(cpu, 'computes_in_calling_thread', lambda: in_calling_thread)
     monkeypatch.setattr(loop.console, 'log_step', lambda *args: events.append(f'read {args[3]}'))
     monkeypatch.setattr(loop, 'evaluate_if_due', lambda run, state, step, *rest: (
@@ -39,6 +39,7 @@ def order(config, tmp_path, monkeypatch):
   return ordered
 
 
+@pytest.mark.ci
 def test_on_a_device_a_step_is_read_while_the_next_one_runs(order):
   assert order(in_calling_thread=False) == ('call 1, call 2, read 1, call 3, read 2, read 3, evaluate, '
                                             'call 4, call 5, read 4, read 5, evaluate')
@@ -49,26 +50,58 @@ def test_where_a_call_returns_after_its_step_it_is_read_at_once(order):
                                            'call 4, read 4, call 5, read 5, evaluate')
 
 
-def test_the_step_compiles_while_the_state_is_made_and_not_again(config, tmp_path, monkeypatch):
-  """And a run that is complete compiles no step."""
-  made, compiled = threading.Event(), []
+def compilations(monkeypatch):
+  """A list that grows with each program that is compiled ahead of its first call."""
+  found, compile_ = [], jax.stages.Lowered.compile
+  monkeypatch.setattr(jax.stages.Lowered, 'compile',
+                      lambda lowered, **options: found.append(1) or compile_(lowered, **options))
+  return found
+
+
+@pytest.mark.parametrize('beside', [True, False])
+def test_the_step_compiles_while_the_state_is_made(config, tmp_path, monkeypatch, beside):
+  """But not on simulated devices, whose threads the compiler takes."""
+  began, made, waited = threading.Event(), threading.Event(), []
   initial_state, compile_ = loop.initial_state, jax.stages.Lowered.compile
 
   def making(*args):
+    assert began.wait(LIMIT)
     state = initial_state(*args)
     made.set()
     return state
 
   def compiling(lowered, **options):
-    compiled.append(made.wait(LIMIT))
+    began.set()
+    waited.append(made.wait(LIMIT if beside else 1))
     return compile_(lowered, **options)
 
+  if beside:
+    monkeypatch.setattr(cpu, 'computes_while_compiling', lambda: True)
   monkeypatch.setattr(loop, 'initial_state', making)
   monkeypatch.setattr(jax.stages.Lowered, 'compile', compiling)
   assert loop.pretrain(config, tmp_path / 'run') == loop.DONE
-  assert compiled == [True]
+  assert waited == [beside]
+
+
+def test_after_a_loss_spike_the_step_is_not_compiled_again(config, tmp_path, monkeypatch):
+  found, train_loop, spikes = compilations(monkeypatch), loop.train_loop, [1]
+
+  def with_a_spike(*args):
+    if spikes:
+      raise loop.rewind.Spike(spikes.pop(), 9.0, 5.0)
+    return train_loop(*args)
+
+  monkeypatch.setattr(loop, 'train_loop', with_a_spike)
+  monkeypatch.setattr(loop.rewind, 'record', lambda *args: None)
   assert loop.pretrain(config, tmp_path / 'run') == loop.DONE
-  assert compiled == [True]
+  assert found == [1] and not spikes
+
+
+def test_a_run_that_is_complete_compiles_no_step(config, tmp_path, monkeypatch):
+  assert loop.pretrain(config, tmp_path / 'run') == loop.DONE
+  found = compilations(monkeypatch)
+  assert loop.pretrain(config, tmp_path / 'run') == loop.DONE
+  assert not found
 
 
 def test_a_run_from_a_damaged_last_checkpoint_compiles_when_it_has_a_step(config, tmp_path):

@@ -47,6 +47,7 @@ def test_a_storm_of_kills(corpus_folder, tmp_path):
   assert arrays(workdir, 500) == arrays(tmp_path / 'whole', 500)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('number', [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_told_to_stop_it_saves_and_asks_to_be_started_again(undisturbed, corpus_folder, tmp_path, number):
   process = start(corpus_folder, tmp_path, after(tmp_path, 7), number)
@@ -60,6 +61,7 @@ def test_told_to_stop_it_saves_and_asks_to_be_started_again(undisturbed, corpus_
   assert_same_run(tmp_path, undisturbed)
 
 
+@pytest.mark.ci
 def test_started_again_after_its_end_it_changes_nothing(undisturbed, corpus_folder):
   before = losses(undisturbed), arrays(undisturbed, 30)
   done = train(corpus_folder, undisturbed)
@@ -67,6 +69,7 @@ def test_started_again_after_its_end_it_changes_nothing(undisturbed, corpus_fold
   assert (losses(undisturbed), arrays(undisturbed, 30)) == before
 
 
+@pytest.mark.ci
 def test_the_newest_good_checkpoint_is_used_and_said(undisturbed, corpus_folder, tmp_path):
   shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
   newest = max((tmp_path / 'checkpoints' / '30' / 'state').rglob('*'),
@@ -80,6 +83,7 @@ def test_the_newest_good_checkpoint_is_used_and_said(undisturbed, corpus_folder,
   assert_same_run(tmp_path, undisturbed)
 
 
+@pytest.mark.ci
 def test_eight_devices_resume_bit_for_bit_and_on_one_within_rounding(undisturbed, corpus_folder, tmp_path):
   eight = {'JAX_NUM_CPU_DEVICES': '8'}
   mesh = '--config.mesh.data=2', '--config.mesh.fsdp=4', '--config.train.microbatch_size=8'
@@ -92,6 +96,7 @@ def test_eight_devices_resume_bit_for_bit_and_on_one_within_rounding(undisturbed
     np.testing.assert_allclose(float.fromhex(one[key]), float.fromhex(many[key]), rtol=1e-4)
 
 
+@pytest.mark.ci
 def test_steps_that_are_never_finite_stop_the_run_with_a_clear_error(undisturbed, corpus_folder, tmp_path):
   model, tokenizer = gptjax.load(undisturbed)
   model.ln_f.g.set_value(model.ln_f.g[...] * 3e38)  # the logits overflow

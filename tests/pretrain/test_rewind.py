@@ -89,6 +89,7 @@ def undisturbed(poisoned, tmp_path_factory):
   return workdir, done.stderr
 
 
+@pytest.mark.ci
 def test_a_run_goes_back_past_the_batches_that_led_to_a_spike(undisturbed, poisoned):
   workdir, said = undisturbed
   first = next(n for n in range(100) if noisy(poisoned, n))
@@ -138,6 +139,7 @@ def test_going_back_that_does_not_help_ends_with_a_clear_error(poisoned, tmp_pat
   assert 'Traceback' not in done.stderr
 
 
+@pytest.mark.ci
 def test_rewinding_needs_checkpoints_that_reach_so_far(poisoned, tmp_path):
   done = train(poisoned, tmp_path, *BACK, '--config.train.rewind.steps_back=20')
   assert done.returncode == 2 and 'keep 5' in done.stderr

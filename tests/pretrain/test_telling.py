@@ -67,6 +67,7 @@ STREAMS = [
   pytest.param('exec "$@" >&-', None, id='stdout closed', marks=slow)]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('shell, read', STREAMS)
 def test_a_broken_stream_changes_nothing(shell, read, corpus_folder, tmp_path, undisturbed):
   process = start(corpus_folder, tmp_path, shell=shell, stdout=subprocess.PIPE)
@@ -80,6 +81,7 @@ def test_a_broken_stream_changes_nothing(shell, read, corpus_folder, tmp_path, u
   assert (tmp_path / 'report.html').exists() and (tmp_path / 'curves.png').exists()
 
 
+@pytest.mark.ci
 def test_a_terminal_that_closes_changes_nothing(corpus_folder, tmp_path, undisturbed):
   ours, theirs = pty.openpty()
   process = start(corpus_folder, tmp_path, shell='trap "" HUP; exec "$@"', stdin=theirs, stdout=theirs,
@@ -91,6 +93,7 @@ def test_a_terminal_that_closes_changes_nothing(corpus_folder, tmp_path, undistu
   assert losses(tmp_path) == undisturbed
 
 
+@pytest.mark.ci
 def test_what_a_terminal_shows(corpus_folder, tmp_path):
   """One bar, which says when it compiles and gives one remaining time; none after the last step."""
   ours, theirs = pty.openpty()
@@ -114,6 +117,7 @@ def test_what_a_terminal_shows(corpus_folder, tmp_path):
   assert any(map(bar.search, shown[:last])) and not any(map(bar.search, shown[last:]))
 
 
+@pytest.mark.ci
 def test_without_a_terminal_a_line_says_that_it_compiles(corpus_folder, tmp_path):
   process = start(corpus_folder, tmp_path, stderr=subprocess.PIPE)
   lines = process.stderr.read().splitlines()
@@ -122,6 +126,7 @@ def test_without_a_terminal_a_line_says_that_it_compiles(corpus_folder, tmp_path
   assert lines[compiled - 1] == 'compiling the step'
 
 
+@pytest.mark.ci
 def test_places_that_cannot_be_written_are_one_warning_each(corpus_folder, tmp_path, undisturbed):
   (tmp_path / 'curves.png').mkdir()
   (tmp_path / 'report.html').mkdir()

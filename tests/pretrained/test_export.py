@@ -379,6 +379,7 @@ for before in (False, True):
 """
 
 
+@pytest.mark.ci
 def test_killed_at_any_change_of_its_files_the_folder_holds_one_whole_step(tmp_path):
   with mesh_of():
     model = jax.jit(lambda key: GPT(key, tiny_config(**{'model.n_layer': 1})))(jax.random.key(0))

@@ -122,6 +122,7 @@ def test_a_bug_in_the_download_is_not_hidden(hub, monkeypatch):
     hub_module.download(hub_names.parse('gpt2'))
 
 
+@pytest.mark.ci
 def test_init_from_and_from_take_a_name_in_commands(hub, tmp_path, corpus_folder):
   env = {**ENVIRONMENT, 'HF_ENDPOINT': hub.endpoint, 'HF_HOME': str(tmp_path / 'home'),
          'PYTHONPATH': str(ROOT)}

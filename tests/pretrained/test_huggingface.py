@@ -201,6 +201,7 @@ np.save(sys.argv[2], model(np.load(sys.argv[3])))
 """
 
 
+@pytest.mark.ci
 def test_without_pytorch_and_without_a_mesh(tmp_path):
   theirs, folder = saved(tmp_path / 'model')
   tokens = tokens_for(theirs)
@@ -224,6 +225,7 @@ print(before, peak(), sum(leaf.nbytes for leaf in jax.tree.leaves(model)))
 """
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('kind, sizes', [
   ('gpt2', dict(n_layer=8, n_head=8, n_embd=768)),
   ('llama', dict(num_hidden_layers=8, num_attention_heads=8, hidden_size=768, intermediate_size=2048))])

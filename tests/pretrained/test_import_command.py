@@ -22,6 +22,7 @@ def run(folder, *arguments):
                         capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('source', ['out-shakespeare', 'out-shakespeare/ckpt.pt'])
 def test_from_relative_paths_to_a_folder_that_loads(tmp_path, source):
   (tmp_path / 'out-shakespeare').mkdir()
@@ -68,6 +69,7 @@ def test_wrong_arguments_are_refused_in_one_line(tmp_path, monkeypatch, argument
   assert '\n' not in str(refused.value) and sorted(tmp_path.rglob('*')) == before
 
 
+@pytest.mark.ci
 def test_an_interrupted_import_leaves_no_folder_and_works_when_repeated(tmp_path):
   """Ctrl-C while the weights are written, which take a while here."""
   judge = twin('gpt2', n_embd=512, n_head=8, n_layer=12)

@@ -50,6 +50,7 @@ def trained(folder, corpus, workdir, overrides=(), **changes):
   return workdir / 'export'
 
 
+@pytest.mark.ci
 def test_a_run_from_it_begins_with_its_weights_and_its_export_opens_in_transformers(folder, corpus, tmp_path):
   frozen = trained(folder, corpus, tmp_path / 'frozen', **{'optimizer.learning_rate': 0.0})
   before, after = (load_file(path / 'model.safetensors') for path in (folder, frozen))
@@ -76,6 +77,7 @@ def test_a_run_from_it_begins_with_its_weights_and_its_export_opens_in_transform
   assert theirs.config.eos_token_id == tokenizer.end_of_text == of_folder.eos_token_id
 
 
+@pytest.mark.ci
 def test_a_run_may_have_another_context_than_the_weights(folder, corpus, tmp_path):
   export = trained(folder, corpus, tmp_path, ['model.n_ctx'], **{'model.n_ctx': 20})
   assert opened(export).config.max_position_embeddings == 20
@@ -127,6 +129,7 @@ def test_dropout_that_the_weights_have_not_seen_is_reported(folder, rate, says, 
   assert capsys.readouterr().err.endswith(says) and source.fields['dropout'] == 0
 
 
+@pytest.mark.ci
 def test_it_is_fine_tuned_on_labelled_texts(tmp_path):
   folder = made('llama', tmp_path / 'model')
   for name in ('train', 'dev', 'test'):

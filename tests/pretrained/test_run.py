@@ -175,6 +175,7 @@ def test_an_export_that_is_not_possible_is_refused_before_anything_runs(corpus_f
   assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.ci
 def test_a_run_starts_from_a_hugging_face_folder_to_the_bit(corpus_folder, tmp_path, capsys):
   twin('gpt2', vocab_size=290).save_pretrained(tmp_path / 'released')
   ran(corpus_folder, tmp_path / 'run', **EIGHT, init_from=str(tmp_path / 'released'),
@@ -183,6 +184,7 @@ def test_a_run_starts_from_a_hugging_face_folder_to_the_bit(corpus_folder, tmp_p
   assert_same(loaded(tmp_path / 'run')[0], loaded(tmp_path / 'released')[0])
 
 
+@pytest.mark.ci
 def test_a_workdir_and_its_export_keep_all_ends_of_the_first_weights(workdir, corpus_folder, tmp_path):
   """The corpus's tokenizer has one end alone, and the same digest."""
   shutil.copytree(workdir / 'export', tmp_path / 'released')
@@ -208,6 +210,7 @@ def padded(corpus_folder, tmp_path_factory):
   return folder
 
 
+@pytest.mark.ci
 def test_rows_beyond_the_tokenizer_are_padding(padded, corpus_folder, tmp_path):
   model, tokenizer = loaded(padded)
   assert tokenizer.n_vocab == model.n_vocab == 290
@@ -273,6 +276,7 @@ def test_all_fields_that_do_not_fit_the_first_weights_are_named_at_once(workdir,
     assert f'config.{field} = ' in str(error.value)
 
 
+@pytest.mark.ci
 def test_a_run_takes_shape_and_tokenizer_from_its_first_weights_and_resumes(workdir, corpus_folder, tmp_path):
   """The config says four layers and a tokenizer that is to be trained; the corpus is made on the way."""
   (tmp_path / 'text').mkdir()

@@ -29,6 +29,7 @@ def shapes_of(params):
   return {name: params[name].shape for name in ('wte', 'wpe')}
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('tied', slow_except([True, False], True))
 def test_lookup_positions_and_tied_output_use_the_same_dropped_matrix(tied):
   """Parity with an explicit mask and the gradient of the whole; an untied output matrix is not dropped."""
@@ -73,6 +74,7 @@ def test_without_keys_rate_or_the_option_nothing_is_dropped():
     assert drop_embeddings(weights, tiny_config(**{'model.dropout': 0.5}), keys) is weights
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('mode', slow_except(['full', 'last', 'lora'], 'full'))
 def test_fine_tuning_drops_the_new_tokens_too(mode):
   """What is dropped gets no gradient, and everything else does."""

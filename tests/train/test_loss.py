@@ -23,6 +23,7 @@ def plain(x, wte, targets, n_vocab, cap=0):
   return jnp.where(targets >= 0, nll[..., 0], 0).sum()
 
 
+@pytest.mark.ci
 @settings(max_examples=10, deadline=None)  # each shape is compiled anew
 @given(b=st.integers(1, 4), t=st.integers(1, 40), chunk=st.integers(0, 50), pad=st.integers(0, 9),
        scale=st.sampled_from([0.1, 1.0, 30.0]), cap=st.sampled_from([0.0, 2.0, 15.0]),
@@ -91,6 +92,7 @@ def peak_bytes(config):
   return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('dtype', ['float32'])
 def test_the_logits_of_a_batch_are_never_alive(dtype):
   shape = {'model.n_vocab': 32768, 'model.n_ctx': 128, 'model.compute_dtype': dtype}

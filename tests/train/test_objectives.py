@@ -28,6 +28,7 @@ def loss_and_gradients(config, batch, sizes, params=None):
     return jax.device_get((loss, gradients, params))
 
 
+@pytest.mark.ci
 @every_objective
 def test_the_gradient_is_the_slope_of_the_loss(name):
   """The loss has a backward pass of its own, which could be that of another one."""

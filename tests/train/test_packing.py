@@ -92,6 +92,7 @@ def on_one_device():
   return loss_and_gradients(config, packed_batch(config))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('scan, microbatch_size, sizes', [
   (True, 8, dict(data=2, fsdp=2, tensor=2)), (False, 8, dict(replica=2, fsdp=4)), (True, 4, dict(data=4))])
 def test_meshes_microbatches_and_scan_change_nothing(scan, microbatch_size, sizes):

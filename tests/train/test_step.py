@@ -21,6 +21,7 @@ def bits(tree):
   return [np.asarray(x).tobytes() for x in jax.tree.leaves(tree)]
 
 
+@pytest.mark.ci
 def test_it_learns_one_batch_by_heart():
   config = tiny_config(**{'optimizer.learning_rate': 1e-2, 'optimizer.schedule': 'constant',
                           'train.microbatch_size': 4})
@@ -47,6 +48,7 @@ def test_a_fresh_state_is_of_the_types_of_a_restored_one(optimizer):
   assert not any(x.weak_type for x in jax.tree.leaves(fresh))
 
 
+@pytest.mark.ci
 def test_the_same_arguments_give_the_same_bits():
   config = tiny_config(**{'model.dropout': 0.1, 'train.microbatch_size': 2})
   with mesh_of() as mesh:
@@ -84,6 +86,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_counts(bad, parts):
     assert bits((state.params, state.opt_state)) != before
 
 
+@pytest.mark.ci
 def test_uneven_microbatches_weigh_every_target_the_same():
   losses = []
   for parts in (1, 2, 8):

@@ -55,8 +55,8 @@ def compiled_step(config, **options):
   state = jax.jit(functools.partial(init_state, config))()
   batch = sharding.shard_batch(random_batch(config), mesh)
   options = xla_presets.options(config.xla_preset, jax.default_backend()) | options
-  compiled = trace_step(config, mesh, steps=10**6).lower().compile(compiler_options=options)
-  return compiled, state, batch
+  traced = trace_step(config, mesh, 10**6, (state, batch))
+  return traced.lower().compile(compiler_options=options), state, batch
 
 
 def gptjax_trainer(config):

@@ -81,6 +81,7 @@ def texts(draw):
   return ''.join(''.join(a + b for a, b in part) * times for part, times in parts)
 
 
+@pytest.mark.ci
 @hypothesis.given(texts())
 @hypothesis.settings(max_examples=800, deadline=None)
 def test_dirty_text(text):

@@ -121,6 +121,7 @@ def run(workdir, folders, weights):
   return said.getvalue()
 
 
+@pytest.mark.ci
 def test_a_run_reports_the_mixture_and_each_corpus(trained):
   workdir, folders, said = trained
   records = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
@@ -140,6 +141,7 @@ def test_a_run_reports_the_mixture_and_each_corpus(trained):
   assert 'checkpoints   ' in said and 'tensorboard' not in said  # log.tensorboard is off
 
 
+@pytest.mark.ci
 def test_inspect_shows_which_corpus_each_row_came_from(trained, capsys, tmp_path):
   workdir, folders, _ = trained
   inspect.main([f'--workdir={workdir}', '--step=5'])
@@ -161,6 +163,7 @@ def test_inspect_shows_which_corpus_each_row_came_from(trained, capsys, tmp_path
     assert message in str(caught.value) and '\n' not in str(caught.value)
 
 
+@pytest.mark.ci
 def test_a_run_goes_on_with_the_same_mixture_alone(trained, tmp_path):
   workdir, folders, _ = trained
   for which, says in (((folders, (0.7, 0.3)), 'a mixture with other weights'),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from gptjax.data.corpus import order
 
 
+@pytest.mark.ci
 def test_permutation_is_a_bijection_for_every_size_up_to_10000():
   for n in range(1, 10_001):
     images = order.permute(np.arange(n), n, 'digest', 0, 0)

@@ -75,6 +75,7 @@ def assert_same(remote, local, verify=True):
   assert (remote.document_starts == local.document_starts).all() and remote.digest == local.digest
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('verify', [True, False])
 def test_all_that_is_read_is_that_of_the_local_copy(remote, local, monkeypatch, verify):
   for split in ('train', 'validation'):

@@ -57,6 +57,7 @@ def test_a_class_beside_the_data_is_not_imported_by_prepare(tmp_path):
   assert 'features.json' in found.stderr and THEIRS in found.stderr and 'Traceback' not in found.stderr
 
 
+@pytest.mark.ci
 def test_a_class_beside_the_data_is_not_imported_by_an_evaluation(tmp_path):
   folder = tmp_path / 'data' / 'tfds'
   write(folder / 'wsc273', features_of(pythonClassName='data.tfds.wsc273.payload.Anything'))

@@ -104,6 +104,7 @@ ADDRESSES = st.lists(st.sampled_from([
   max_size=9).map(''.join)
 
 
+@pytest.mark.ci
 @hypothesis.given(CHUNKS | ADDRESSES)
 @hypothesis.settings(max_examples=2000, deadline=None)
 def test_words_are_those_of_the_plain_rules(chunk):

@@ -150,6 +150,7 @@ def compared(folder, parts, symbols):
   return 'same'
 
 
+@pytest.mark.ci
 def test_every_folder_that_transformers_opens_has_the_same_ids_special_tokens_and_ends(tmp_path, symbols):
   """Or it is refused, with the name of the feature."""
   found = []

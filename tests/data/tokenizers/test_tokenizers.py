@@ -110,6 +110,7 @@ def gpt2_judge(gpt2):
   return by_library(gpt2)
 
 
+@pytest.mark.ci
 @needs_data
 @pytest.mark.parametrize('limit', [150_000, pytest.param(-1, marks=pytest.mark.slow)])
 def test_gpt2_agrees_with_the_library_on_every_file(gpt2, gpt2_judge, limit):

@@ -234,6 +234,7 @@ def job(weights, data, **changes):
   return config
 
 
+@pytest.mark.ci
 def test_the_job_runs_all_of_core_and_resumes_after_the_last_answer(trained, tmp_path, capfd):
   data = core_bundle.write(tmp_path / 'data')
   assert evaluate(job(trained, data, counterfactual=True), tmp_path / 'run') == 0

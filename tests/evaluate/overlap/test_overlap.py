@@ -266,6 +266,7 @@ if __name__ == '__main__':
 '''
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('method', slow_except(['bloom', 'exact'], 'bloom'))
 def test_a_study_killed_at_any_change_of_its_files_goes_on_to_the_same_result(tmp_path, method):
   source = write(tmp_path / 'train', [invented(i, 1000) for i in range(12)])
@@ -307,6 +308,7 @@ def command(*flags):
   return subprocess.run(run, cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
 
 
+@pytest.mark.ci
 def test_the_command_reads_corpora_files_and_examples(tmp_path, corpus_folder):
   texts = [invented(i, 300) for i in range(10)]
   train, test = write(tmp_path / 'train', texts), write(tmp_path / 'test', [*texts[:4], invented(99, 300)])

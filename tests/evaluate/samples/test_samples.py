@@ -116,6 +116,7 @@ def test_documents_that_begin_alike_give_one_context(corpus, tmp_path):
     contexts.read(tmp_path / 'made', 'train', 5, contexts.Lengths(40, 10), 0)
 
 
+@pytest.mark.ci
 def test_both_models_complete_the_same_contexts(workdirs, corpus, capsys):
   run('contexts', *(f'--workdir={workdir}' for workdir in workdirs), f'--contexts={corpus}', '--number=3')
   assert 'contexts of 48 tokens, completions of 16 (the paper: 768 and 256)' in capsys.readouterr().out
@@ -156,6 +157,7 @@ def test_log_probabilities_are_those_of_transformers(workdirs, generated):
     assert one.mean_log_prob == pytest.approx(np.mean(expected), rel=1e-4)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('kept', slow_except([0, 0.4, 0.9], 0.4))
 def test_a_stopped_command_goes_on_where_it_was(workdirs, corpus, kept, generated):
   """The file ends in the middle of a line, as after a kill: what is there is kept, the rest is the same."""

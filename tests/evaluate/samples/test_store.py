@@ -39,6 +39,7 @@ if __name__ == '__main__':
 '''
 
 
+@pytest.mark.ci
 def test_a_command_killed_at_any_change_of_its_file_ends_with_the_same_samples(tmp_path):
   (tmp_path / 'script.py').write_text(KILLED)
   done = subprocess.run(

@@ -54,6 +54,7 @@ def check(evaluated, found, wanted_groups):
         assert span.log_prob == 0 and span.is_greedy
 
 
+@pytest.mark.ci
 @settings(deadline=None, max_examples=20)
 @given(st.lists(groups(), min_size=1, max_size=6))
 def test_scores_are_those_of_the_requests_one_by_one(several):

@@ -133,6 +133,7 @@ def check_lambada(folder, judge, shared, limit, grid):
   assert found.metrics['examples'] == n == len(found.examples)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('limit, grid', [(300, False), (40, True)])
 def test_lambada(folder, judge, shared_data, limit, grid):
   check_lambada(folder, judge, shared_data, limit, grid)
@@ -187,6 +188,7 @@ def check_wikitext(folder, judge, shared, limit, strides):
   return found
 
 
+@pytest.mark.ci
 def test_wikitext2_with_all_protocols(folder, judge, shared_data):
   check_wikitext(folder, judge, shared_data, 14, (N_CTX, N_CTX // 2, 32))
 

@@ -32,6 +32,7 @@ def folder(tmp_path, monkeypatch):
   return published.write(tmp_path / 'data')
 
 
+@pytest.mark.ci
 def test_the_whole_suite_runs_on_sets_as_they_are_published(folder, tmp_path, monkeypatch, capfd):
   if not SHARED.is_dir():
     pytest.skip(f'needs the data folder {SHARED}')
@@ -175,6 +176,7 @@ def test_no_few_shot_example_is_a_question_of_the_set(shared_data):
     assert max(len(own & other) for other in asked) < 0.75 * len(own), question
 
 
+@pytest.mark.ci
 def test_held_out_reproduces_the_loss_of_training(corpus_folder, tmp_path):
   done = train(corpus_folder, tmp_path / 'run', '--config.train.steps=2', '--config.data.seq_len=16')
   assert done.returncode == 0, done.stderr
@@ -193,6 +195,7 @@ def test_held_out_reproduces_the_loss_of_training(corpus_folder, tmp_path):
       loss / math.log(2) * split['tokens'] / split['bytes'], rel=1e-5)
 
 
+@pytest.mark.ci
 def test_an_evaluation_without_any_runnable_task_fails(corpus_folder, tmp_path):
   done = train(corpus_folder, tmp_path / 'run', '--config.train.steps=2')
   assert done.returncode == 0, done.stderr

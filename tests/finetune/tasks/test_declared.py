@@ -101,6 +101,7 @@ def get_config():
 '''
 
 
+@pytest.mark.ci
 def test_a_user_fine_tunes_on_files_of_their_own(corpus_folder, reviews, tmp_path):  # noqa: F811
   lines = (reviews / 'train.tsv').read_text().splitlines()[1:]
   for file in ('dev.tsv', 'test.tsv'):

@@ -42,6 +42,7 @@ def test_a_declaration_agrees_with_its_data_set(name, tmp_path):
         assert label.names == list(task.classes)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('name, sizes', [
   ('cola', (8551, 1043)), ('rte', (2490, 277)), ('stsb', (5749, 1500))])
 def test_whole_splits_are_read(shared_data, name, sizes):

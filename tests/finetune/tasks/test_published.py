@@ -74,6 +74,7 @@ def test_files_of_ones_own_have_no_empty_text_and_no_missing_label(tmp_path):
       examples.read('qqp', task, examples.Tsv('q.tsv'), config, require_labels=True)
 
 
+@pytest.mark.ci
 def test_test_sets_with_labels_are_scored(sets, corpus_folder, tmp_path, capsys):
   config = config_of(('snli', 'qqp'), sets, corpus_folder)
   assert studies.run_job(config, tmp_path / 'run') == 0
@@ -189,6 +190,7 @@ def again(config, workdir, found):
   assert now['tasks']['qqp'] == found['tasks']['qqp']
 
 
+@pytest.mark.ci
 def test_the_diagnostic_set_of_glue_is_predicted_by_the_model_of_mnli(sets, corpus_folder, tmp_path):
   config = config_of(('mnli',), sets, corpus_folder, **{'finetune.predict': True})
   assert studies.run_job(config, tmp_path / 'run') == 0
@@ -248,6 +250,7 @@ def test_a_figure_of_another_version_of_a_set_is_not_printed():
   assert '| aux LM, validation | 50.0 | 50.0 | 50.0 |' in table
 
 
+@pytest.mark.ci
 def test_the_papers_order_is_random_and_an_old_workdir_keeps_its_own(sets, corpus_folder, tmp_path, capsys):
   config = config_of(('rte',), sets, corpus_folder)
   assert not config.finetune.group_by_length
