@@ -1,6 +1,5 @@
 """The pretraining job: everything around the train step."""
 
-import concurrent.futures
 import contextlib
 import functools
 import math
@@ -206,7 +205,7 @@ def begin_compiling(run, telemetry):
     return compiled
 
   if not cpu.computes_while_compiling():
-    concurrent.futures.wait([work])
+    work.result()  # an error is raised here: the other processes wait for this one
   return compiled_step
 
 

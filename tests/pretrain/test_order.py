@@ -83,6 +83,22 @@ def test_the_step_compiles_while_the_state_is_made(config, tmp_path, monkeypatch
   assert waited == [beside]
 
 
+@pytest.mark.parametrize('beside', [True, False])
+def test_a_step_that_cannot_be_compiled_ends_the_run(config, tmp_path, monkeypatch, beside):
+  """Where the compilation is waited for, at once: other processes would wait for the state of this one."""
+  made, initial_state = [], loop.initial_state
+
+  def fail(*args, **options):
+    raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED')
+
+  monkeypatch.setattr(cpu, 'computes_while_compiling', lambda: beside)
+  monkeypatch.setattr(loop, 'initial_state', lambda *args: made.append(1) or initial_state(*args))
+  monkeypatch.setattr(jax.stages.Lowered, 'compile', fail)
+  with pytest.raises(jax.errors.JaxRuntimeError, match='RESOURCE_EXHAUSTED'):
+    loop.pretrain(config, tmp_path / 'run')
+  assert made == [1] * beside
+
+
 def test_after_a_loss_spike_the_step_is_not_compiled_again(config, tmp_path, monkeypatch):
   found, train_loop, spikes = compilations(monkeypatch), loop.train_loop, [1]
 
