@@ -35,6 +35,7 @@ def test_result_and_error_arrive_and_the_work_is_then_finished():
   assert not background.unfinished()
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('error, code, last', [
   ("InputError('no checkpoint is valid')", 2, 'gptjax: no checkpoint is valid'),
   ("KeyError('a bug')", 1, "KeyError: 'a bug'")])

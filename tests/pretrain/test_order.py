@@ -99,6 +99,7 @@ def test_a_step_that_cannot_be_compiled_ends_the_run(config, tmp_path, monkeypat
   assert made == [1] * beside
 
 
+@pytest.mark.ci
 def test_after_a_loss_spike_the_step_is_not_compiled_again(config, tmp_path, monkeypatch):
   found, train_loop, spikes = compilations(monkeypatch), loop.train_loop, [1]
 
@@ -113,6 +114,7 @@ def test_after_a_loss_spike_the_step_is_not_compiled_again(config, tmp_path, mon
   assert found == [1] and not spikes
 
 
+@pytest.mark.ci
 def test_a_run_that_is_complete_compiles_no_step(config, tmp_path, monkeypatch):
   assert loop.pretrain(config, tmp_path / 'run') == loop.DONE
   found = compilations(monkeypatch)
@@ -120,6 +122,7 @@ def test_a_run_that_is_complete_compiles_no_step(config, tmp_path, monkeypatch):
   assert not found
 
 
+@pytest.mark.ci
 def test_a_run_from_a_damaged_last_checkpoint_compiles_when_it_has_a_step(config, tmp_path):
   config.checkpoint.every_steps = 3
   assert loop.pretrain(config, tmp_path / 'run') == loop.DONE
