@@ -69,6 +69,8 @@ def test_growth_is_detected(small):
   one_axis_less = {**rows[0], 'mesh': {'data': 1}, 'arrays': {}, 'collectives': {}}
   found = scaling.relative_changes([one_axis_less, *rows], small['tpu-data'])
   assert found['arrays of all-reduce and reduce-scatter'] == 0
+  alone = scaling.relative_changes([one_axis_less, rows[0]], small['tpu-data'])
+  assert alone.keys() == {'flops', 'state', 'peak'}
   assert scaling.relative_changes(rows, small['cpu-fsdp'])['divided state x devices'] == pytest.approx(1)
 
 

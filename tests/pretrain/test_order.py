@@ -6,7 +6,7 @@ import jax
 import pytest
 from conftest import tiny_config
 
-from gptjax.kernels import cpu
+from gptjax.kernels import cpu, xla_presets
 from gptjax.pretrain import loop
 
 LIMIT = 120  # seconds after which what should happen meanwhile does not
@@ -51,10 +51,10 @@ def test_where_a_call_returns_after_its_step_it_is_read_at_once(order):
 
 
 def compilations(monkeypatch):
-  """A list that grows with each program that is compiled ahead of its first call."""
+  """A list of the compiler's options for each program that is compiled ahead of its first call."""
   found, compile_ = [], jax.stages.Lowered.compile
-  monkeypatch.setattr(jax.stages.Lowered, 'compile',
-                      lambda lowered, **options: found.append(1) or compile_(lowered, **options))
+  monkeypatch.setattr(jax.stages.Lowered, 'compile', lambda lowered, compiler_options: (
+    found.append(compiler_options) or compile_(lowered, compiler_options=compiler_options)))
   return found
 
 
@@ -102,6 +102,7 @@ def test_a_step_that_cannot_be_compiled_ends_the_run(config, tmp_path, monkeypat
 @pytest.mark.ci
 def test_after_a_loss_spike_the_step_is_not_compiled_again(config, tmp_path, monkeypatch):
   found, train_loop, spikes = compilations(monkeypatch), loop.train_loop, [1]
+  monkeypatch.setattr(xla_presets, 'options', lambda preset, platform: xla_presets.ON_CPUS)
 
   def with_a_spike(*args):
     if spikes:
@@ -111,7 +112,7 @@ def test_after_a_loss_spike_the_step_is_not_compiled_again(config, tmp_path, mon
   monkeypatch.setattr(loop, 'train_loop', with_a_spike)
   monkeypatch.setattr(loop.rewind, 'record', lambda *args: None)
   assert loop.pretrain(config, tmp_path / 'run') == loop.DONE
-  assert found == [1] and not spikes
+  assert found == [xla_presets.ON_CPUS] and not spikes
 
 
 @pytest.mark.ci

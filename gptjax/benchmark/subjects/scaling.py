@@ -127,6 +127,7 @@ def relative_changes(rows, family):
 
   Exchanged bytes are compared between rows whose meshes have the same axes longer than 1: another axis adds
   another sum. The compiler may replace a reduce-scatter by an all-reduce and a slice, so both count as one.
+  One row alone is compared with nothing.
   """
   comparable = comparable_rows(rows)
   kinds = sorted({kind for row in comparable for kind in row['arrays']} - set(SUMS))
@@ -142,7 +143,7 @@ def relative_changes(rows, family):
   series |= {f'arrays of {kind}': [row['arrays'].get(kind, 0) for row in comparable] for kind in kinds
              if any(share_of(kind, row) > NEGLIGIBLE for row in comparable)}
   return {name: max(values) / min(values) - 1 if min(values, default=0) else math.inf
-          for name, values in series.items() if values}
+          for name, values in series.items() if len(values) > 1}
 
 
 def comparable_rows(rows):
@@ -175,8 +176,8 @@ def format_table(rows, family):
            'biases, which are replicated; and peak with it')
   if len(rows) > len(comparable_rows(rows)):
     excluded = ', '.join(str(row['devices']) for row in rows if row not in comparable_rows(rows))
-    yield (f'  grows as expected: bytes all-reduced increase once, when another mesh axis exceeds 1 (not '
-           f'compared: {excluded} devices)')
+    yield ('  grows once: arrays and collectives, when another mesh axis exceeds 1 (not compared: '
+           f'{excluded} devices)')
   if kinds:
     yield ('  grows as expected: bytes sent, from 0 for one device towards the size of the array '
            '(all-gather, reduce-scatter: (n - 1) / n of it) or twice that (all-reduce), for a group of n '
@@ -256,7 +257,7 @@ def measure(families, out):
         bar.update()
       if rows:
         tables.append((family, rows))
-        worst = max(worst, *relative_changes(rows, family).values())
+        worst = max([worst, *relative_changes(rows, family).values()])
         bar.write('\n'.join(format_table(rows, family)) + '\n', file=sys.stdout)
   print(NOT_COVERED)
   if out:

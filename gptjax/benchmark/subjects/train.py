@@ -27,6 +27,7 @@ from gptjax.kernels import cpu
 from gptjax.storage.files import paths
 
 CONTENDERS = (OURS, 'torch', 'torch-compile', 'torch-compile-blocks', 'transformers', 'transformers-compile')
+TARGETS = {'torch': 1.2, 'torch-compile': 1}  # on a CPU, times as fast as the contender; of GPUs: gates.py
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch', 'transformers')
 # Fields of `config.model` that the contenders have, or on which neither their work nor their memory depends.
 GPT2_FIELDS = ('n_layer', 'n_head', 'n_embd', 'n_inner', 'n_ctx', 'n_vocab', 'pad_vocab_to', 'dropout',
@@ -186,6 +187,14 @@ def with_limits(rows, answers):
   return [row | fields if row['who'] == OURS else row for row in rows]
 
 
+def make_gates(rows, device):
+  """The gates of shares of limits, and on a CPU in float32 those of the contenders; see `results.gate`."""
+  peers = [row for row in rows if row['who'] in TARGETS and row['ratio']]
+  return limits.gates(rows) + [
+    results.gate(f'{row["what"]}, times as fast as {row["who"]}', '>=', TARGETS[row['who']], row['ratio'])
+    for row in peers if device == 'cpu' and row['what'].endswith(', float32')]
+
+
 def print_table(rows):
   """Print the rows."""
   print(f'{"":<22}{"tokens/s":>10}{"min":>10}{"max":>10}{"batch":>7}{"GiB":>7}{"MFU":>8}{"causal":>8}'
@@ -282,7 +291,7 @@ def measure(flags, argv, contenders, c):
         f'sequence, {c.compute_dtype}{changes}, on {machine["device"]}, {machine["date"]}')
   print_table(rows)
   limits.print_answers(answers)
-  gates = limits.gates(rows)
+  gates = make_gates(rows, device)
   results.print_gates(gates)
   results.write(flags.out, 'train', machine, rows, gates, size=flags.size, changes=dict(flags.set),
                 steps=flags.steps, lost=list(lost), limits=limits.medians(answers),

@@ -1,0 +1,18 @@
+"""The training benchmark: its targets on a CPU."""
+
+import pytest
+
+from gptjax.benchmark import results
+from gptjax.benchmark.subjects import train
+
+
+@pytest.mark.parametrize('device, what, holds', [
+  ('cpu', 'training cpu, float32', [False, True]),
+  ('cpu', 'training cpu, bfloat16', []),
+  ('cpu', 'training cpu, float32, model.dropout=0.1', []),
+  ('NVIDIA H200', 'training cpu, float32', [])])
+def test_targets_of_peers_are_those_of_a_cpu_in_float32(device, what, holds):
+  rows = [results.row(what, 'gptjax', 'tokens/s', [115]), results.row(what, 'torch', 'tokens/s', [100], 1.15),
+          results.row(what, 'torch-compile', 'tokens/s', [110], 1.05),
+          results.row(what, 'transformers', 'tokens/s', [50], 2.3)]
+  assert [gate['holds'] for gate in train.make_gates(rows, device)] == holds
