@@ -1,7 +1,7 @@
-"""The table of speeds in the documentation, from result files: python -m gptjax.benchmark table
+"""The tables of speeds and of missed targets, from result files: python -m gptjax.benchmark table
 
-`python -m gptjax.benchmark table docs/benchmarks/*.json` prints it. With --into=FILE it is written into that
-file, between two markers; ours is in docs/explanation/speed_measurement.md. The command also reads the
+`python -m gptjax.benchmark table docs/benchmarks/*.json` prints them. With --into=FILE they are written into
+that file, between two markers; ours is in docs/explanation/speed_measurement.md. The command also reads the
 journal of a `gpu` run that was cut off or is in progress, like gpu.jsonl; --json=gpu.json converts one
 journal to a result file.
 """
@@ -20,6 +20,7 @@ BEGIN = ('<!-- made by: python -m gptjax.benchmark table docs/benchmarks/*.json 
          '--into=docs/explanation/speed_measurement.md -->')
 END = '<!-- end of the table -->'
 COLUMNS = 'measured', 'with', 'median (min to max)', 'gptjax speedup', 'share of the limit', 'machine', 'date'
+MISSED = 'target that was missed', 'found', 'wanted', 'machine', 'date'
 
 
 def format_machine(machine):
@@ -42,27 +43,41 @@ def load_results(path):
 
 
 def table_rows(path):
-  """Yield the cells of each row of a result file.
+  """(the cells of each row of a result file, those of each gate that does not hold).
 
   Raises:
     InputError: the file is neither a result file nor a journal.
   """
   try:
     loaded = load_results(path)
-    for row in loaded['rows']:
-      values = f'{format_number(row["median"])} {row["unit"]}'
-      if row['turns'] > 1:
-        values += f' ({format_number(row["least"])} to {format_number(row["most"])})'
-      yield (row['what'], row['who'], values, f'{row["ratio"]:.2f} x' if row['ratio'] else '',
-             limits.described(row), format_machine(loaded['machine']), loaded['machine']['date'])
+    where = format_machine(loaded['machine']), loaded['machine']['date']
+    rows = [(row['what'], row['who'], _format_values(row), f'{row["ratio"]:.2f} x' if row['ratio'] else '',
+             limits.described(row), *where) for row in loaded['rows']]
+    missed = [(gate['what'], format_number(gate['found']), f'{gate["sign"]} {gate["wanted"]:,g}', *where)
+              for gate in loaded['gates'] if not gate['holds']]
+    return rows, missed
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise InputError(f'{path} is not a result of gptjax.benchmark ({error!r})') from None
 
 
+def _format_values(row):
+  """The median of a row with its unit, and the least and the largest value of several turns."""
+  values = f'{format_number(row["median"])} {row["unit"]}'
+  if row['turns'] > 1:
+    values += f' ({format_number(row["least"])} to {format_number(row["most"])})'
+  return values
+
+
 def markdown_table(paths):
-  """A Markdown table with one line for each row of the files, sorted by file name."""
-  lines = [line for path in sorted(map(str, paths)) for line in table_rows(path)]
-  return ''.join(f'| {" | ".join(line)} |\n' for line in (COLUMNS, ('---',) * len(COLUMNS), *lines))
+  """Markdown tables, sorted by file name: each row of the files, and each target that they miss, if any."""
+  found = [table_rows(path) for path in sorted(map(str, paths))]
+  rows, missed = ([line for parts in found for line in parts[i]] for i in range(2))
+  return _format_table(COLUMNS, rows) + ('\n' + _format_table(MISSED, missed) if missed else '')
+
+
+def _format_table(heads, lines):
+  """A Markdown table of cells."""
+  return ''.join(f'| {" | ".join(line)} |\n' for line in (heads, ('---',) * len(heads), *lines))
 
 
 def split_at_markers(text, path):

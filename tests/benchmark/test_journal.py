@@ -39,7 +39,7 @@ for n in itertools.count(1):
   killed = killing.forked(work, f'{{folder}}/*', n)
   records = journal.read(path)
   usual = json.loads(out.read_text())['rows'] if out.exists() else []
-  lines = list(table.table_rows(path)) if records else []
+  lines = table.table_rows(path)[0] if records else []
   print(json.dumps([killed, os.path.getsize(done), [x['kind'] for x in records].count('figure'),
                     [row['turns'] for row in usual], len(lines)]))
   if not killed:

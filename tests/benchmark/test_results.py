@@ -41,10 +41,12 @@ def test_a_row_a_gate_and_their_line(tmp_path):
   where = machine_info(['numpy'], 'NVIDIA H100 80GB HBM3')
   results.write(str(tmp_path / 'new' / 'a.json'), 'train', where, rows, gates, more=1)
   lines = table.markdown_table([tmp_path / 'new' / 'a.json']).splitlines()
-  assert lines[0].startswith('| measured | with |') and len(lines) == 4
+  assert lines[0].startswith('| measured | with |') and len(lines) == 8
   assert lines[2] == ('| training | gptjax | 1,946 tokens/s (1,830 to 2,003) |  | 85 % of XLA\'s matmuls | '
                       f'NVIDIA H100 80GB HBM3; numpy {where["versions"]["numpy"]} | {where["date"]} |')
   assert '| 4.566 tokens/s | 1.05 x |  |' in lines[3]
+  assert not lines[4] and lines[5].startswith('| target that was missed |')
+  assert lines[7].startswith('| speed | 1.900 | >= 2 | NVIDIA H100')
 
 
 def test_the_table_is_written_between_its_markers(tmp_path):

@@ -1,6 +1,9 @@
 """The training benchmark: its targets on a CPU."""
 
+import json
+
 import pytest
+from conftest import ROOT
 
 from gptjax.benchmark import results
 from gptjax.benchmark.subjects import train
@@ -16,3 +19,9 @@ def test_targets_of_peers_are_those_of_a_cpu_in_float32(device, what, holds):
           results.row(what, 'torch-compile', 'tokens/s', [110], 1.05),
           results.row(what, 'transformers', 'tokens/s', [50], 2.3)]
   assert [gate['holds'] for gate in train.make_gates(rows, device)] == holds
+
+
+def test_stored_results_have_the_gates_of_their_rows():
+  for path in (ROOT / 'docs' / 'benchmarks').glob('train*.json'):
+    found = json.loads(path.read_text())
+    assert found['gates'] == train.make_gates(found['rows'], 'cpu'), path
