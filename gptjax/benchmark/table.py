@@ -15,6 +15,7 @@ from gptjax.benchmark.results import format_number
 from gptjax.command import run
 from gptjax.errors import InputError
 from gptjax.storage.files import atomic, paths
+from gptjax.text import markdown
 
 BEGIN = ('<!-- made by: python -m gptjax.benchmark table docs/benchmarks/*.json '
          '--into=docs/explanation/speed_measurement.md -->')
@@ -53,7 +54,8 @@ def table_rows(path):
     where = format_machine(loaded['machine']), loaded['machine']['date']
     rows = [(row['what'], row['who'], _format_values(row), f'{row["ratio"]:.2f} x' if row['ratio'] else '',
              limits.described(row), *where) for row in loaded['rows']]
-    missed = [(gate['what'], format_number(gate['found']), f'{gate["sign"]} {gate["wanted"]:,g}', *where)
+    wanted = lambda gate: markdown.Marked(f'{gate["sign"]} {gate["wanted"]:,g}')
+    missed = [(gate['what'], format_number(gate['found']), wanted(gate), *where)
               for gate in loaded['gates'] if not gate['holds']]
     return rows, missed
   except (OSError, ValueError, KeyError, TypeError) as error:
@@ -72,12 +74,8 @@ def markdown_table(paths):
   """Markdown tables, sorted by file name: each row of the files, and each target that they miss, if any."""
   found = [table_rows(path) for path in sorted(map(str, paths))]
   rows, missed = ([line for parts in found for line in parts[i]] for i in range(2))
-  return _format_table(COLUMNS, rows) + ('\n' + _format_table(MISSED, missed) if missed else '')
-
-
-def _format_table(heads, lines):
-  """A Markdown table of cells."""
-  return ''.join(f'| {" | ".join(line)} |\n' for line in (heads, ('---',) * len(heads), *lines))
+  tables = [markdown.table(COLUMNS, rows), *([markdown.table(MISSED, missed)] if missed else [])]
+  return '\n\n'.join(tables) + '\n'
 
 
 def split_at_markers(text, path):
