@@ -40,7 +40,7 @@ DATA = [
 ]
 LOGS = [
   'clu>=0.0.12,<0.1',
-  'tensorboard>=2.18,<3',  # clu's writers import it and do not say so
+  'tensorboard>=2.18,<3',
 ]
 WEIGHTS = ['safetensors>=0.5,<1', 'huggingface_hub>=1,<3']  # fsspec reads hf:// sources with the second
 WANDB = ['wandb>=0.19,<1']

@@ -1,6 +1,7 @@
 """The command and what a user can get wrong: exit code 2, one line, nothing half-made."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -46,11 +47,14 @@ def test_missing_flags_are_named(given):
 
 
 @pytest.mark.ci
-def test_a_profile_of_the_steps_asked_for(corpus_folder, tmp_path):
-  done = train(corpus_folder, tmp_path, '--config.train.steps=4', '--config.log.profile_steps=(1, 3)',
+def test_a_profile_of_the_steps_asked_for_without_tensorflow(corpus_folder, tmp_path):
+  (tmp_path / 'first' / 'tensorflow').mkdir(parents=True)
+  (tmp_path / 'first' / 'tensorflow' / '__init__.py').write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
+  done = train(corpus_folder, tmp_path, '--config.train.steps=7', '--config.log.profile_steps=(1, 3)',
                '--config.log.tensorboard=True', '--config.log.sample_tokens=5',
-               env={'TF_USE_LEGACY_KERAS': '0'})
+               env={'PYTHONPATH': os.pathsep.join([str(tmp_path / 'first'), str(ROOT)])})
   assert done.returncode == 0, done.stderr
+  assert not (tmp_path / 'imported').exists()
   assert 'sample, the longest of' in done.stderr and 'tensorboard --logdir' in done.stderr
   assert list((tmp_path / 'tensorboard').rglob('*.xplane.pb'))
   assert list((tmp_path / 'tensorboard').glob('events.out.tfevents.*'))

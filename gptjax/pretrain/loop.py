@@ -145,10 +145,7 @@ def train_attempt(run, source, export, telemetry, compiled_step):
   try:
     console.log_start(run, telemetry, state, start)
     fetch_shards(run, start, telemetry)
-    batches = pipeline.batches(functools.partial(train_batch, run), start, run.steps,
-                               prefetch=config.data.prefetch, workers=2)
-    batches = pipeline.prefetch_to_device(batches, functools.partial(sharding.shard_batch, mesh=run.mesh), 2)
-    with contextlib.closing(batches):
+    with contextlib.closing(device_batches(run, start)) as batches:
       state, finished = train_loop(run, state, batches, telemetry, saves, compiled_step)
     telemetry.close_bar()
     if finished:
@@ -166,6 +163,20 @@ def train_attempt(run, source, export, telemetry, compiled_step):
     raise
   finally:
     saves.close()
+
+
+def device_batches(run, start):
+  """Return an iterator of (batch of each step from `start` on the devices, seconds waited for it).
+
+  On CPU devices one thread reads ahead without tf.data, whose threads would take the cores that compute. Its
+  import, 0.5 GB, also takes the place in memory of the temporaries of a step, see `gptjax/kernels/cpu.py`.
+  """
+  make_batch = functools.partial(train_batch, run)
+  place = functools.partial(sharding.shard_batch, mesh=run.mesh)
+  n, steps = run.config.data.prefetch, (start, run.steps)
+  if jax.default_backend() == 'cpu':
+    return pipeline.prefetch_to_device(pipeline.synchronous_batches(make_batch, *steps), place, n)
+  return pipeline.prefetch_to_device(pipeline.batches(make_batch, *steps, prefetch=n, workers=2), place, 2)
 
 
 def initial_state(run, source, telemetry):

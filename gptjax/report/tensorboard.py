@@ -6,14 +6,16 @@ What cannot be put is tried again with the next file, and stays on this machine 
 """
 
 import concurrent.futures
+import itertools
+import os
 import queue
+import socket
 import threading
 import time
 
 import jax
 
 from gptjax.command import streams
-from gptjax.data.corpus import pipeline
 from gptjax.storage.files import access, spool
 from gptjax.storage.files.paths import Url
 from gptjax.text.words import plural
@@ -21,13 +23,13 @@ from gptjax.text.words import plural
 FILE_SECONDS = 60.0   # between files in a bucket
 CLOSE_SECONDS = 30.0  # that `close` waits for the last files
 FOLDER = 'tensorboard'
+VERSION = 'brain.Event:2'  # the first event of each file: how TensorBoard reads the others
 
 
 class TensorBoard:
   """Writes TensorBoard files in a thread, until one cannot be written.
 
-  The thread also imports TensorFlow, which the files need and which takes seconds, so that no step waits for
-  the end of the import.
+  The thread also imports the protocol buffers of the files, which takes a second: no step waits for it.
 
   Args:
     workdir: Path or Url of the run.
@@ -79,7 +81,7 @@ class TensorBoard:
     if self.in_bucket and time.monotonic() - self.opened > FILE_SECONDS:
       self._rotate()
     self.writer = self.writer or self._open()
-    self.writer.write_scalars(step, metrics)
+    self.writer.write(step, metrics)
 
   def _rotate(self):
     """Close the file, and put it into the bucket in another thread; the next write opens another one."""
@@ -92,10 +94,45 @@ class TensorBoard:
       self.uploads.put(sorted(closed))
 
   def _open(self):
-    pipeline.import_tensorflow()  # before clu, which would not silence it or hide the accelerators from it
-    from clu import metric_writers
     self.opened = time.monotonic()
-    return metric_writers.SummaryWriter(str(self.folder))
+    return EventFile(self.folder)
+
+
+class EventFile:
+  """A new event file, written with the parts of TensorBoard that need no TensorFlow.
+
+  TensorFlow, which `clu.metric_writers` writes with, takes 0.5 GB of memory for as long as a process lives.
+
+  Args:
+    folder: Path; it is created if it does not exist.
+
+  Raises:
+    OSError: the file cannot be created or written.
+  """
+
+  numbers = itertools.count()  # of the files of this process, so that two of one second have two names
+
+  def __init__(self, folder):
+    from tensorboard.compat.proto import event_pb2
+    from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+    from tensorboard.summary.writer.record_writer import RecordWriter
+    self._event, self._scalar = event_pb2.Event, scalar_pb
+    os.makedirs(folder, exist_ok=True)
+    name = f'{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(self.numbers)}'
+    self._records = RecordWriter(open(folder / f'events.out.tfevents.{name}.v2', 'xb'))
+    self._append(file_version=VERSION)
+
+  def write(self, step, metrics):
+    """Append metrics {name: float} of a step; they are in the file when this returns."""
+    for name, value in metrics.items():
+      self._append(step=step, summary=self._scalar(name, value))
+
+  def close(self):
+    self._records.close()
+
+  def _append(self, **content):
+    self._records.write(self._event(wall_time=time.time(), **content).SerializeToString())
+    self._records.flush()
 
 
 class _Uploads:

@@ -131,8 +131,7 @@ def test_places_that_cannot_be_written_are_one_warning_each(corpus_folder, tmp_p
   (tmp_path / 'curves.png').mkdir()
   (tmp_path / 'report.html').mkdir()
   (tmp_path / 'tensorboard').write_text('')
-  env = {'MPLBACKEND': 'module://matplotlib_inline.backend_inline', 'PYTHONWARNINGS': 'error',
-         'TF_USE_LEGACY_KERAS': '0'}
+  env = {'MPLBACKEND': 'module://matplotlib_inline.backend_inline', 'PYTHONWARNINGS': 'error'}
   process = start(corpus_folder, tmp_path, '--config.log.tensorboard=True', env=env, stderr=subprocess.PIPE)
   said = process.stderr.read()
   assert process.wait() == 0, said
@@ -147,7 +146,7 @@ def test_places_that_cannot_be_written_are_one_warning_each(corpus_folder, tmp_p
 
 @slow
 @pytest.mark.parametrize('options, env', [(['-OO'], {}), (['-W', 'error'], {}), (
-  [], {'MPLBACKEND': 'module://matplotlib_inline.backend_inline', 'TF_USE_LEGACY_KERAS': '0'})])
+  [], {'MPLBACKEND': 'module://matplotlib_inline.backend_inline'})])
 def test_the_interpreter_and_its_environment_change_nothing(options, env, corpus_folder, tmp_path,
                                                             undisturbed):
   process = start(corpus_folder, tmp_path, *['--config.log.tensorboard=True'] * bool(env), options=options,
@@ -245,7 +244,7 @@ class Broken:
   """A writer of TensorBoard whose disk fills up after a step."""
   calls = 0
 
-  def write_scalars(self, step, metrics):
+  def write(self, step, metrics):
     self.calls += 1
     if step > 1:
       raise OSError(28, 'No space left on device', 'events')

@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import os
 import threading
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import pytest
 from conftest import tiny_config
 
 from gptjax.model import size
-from gptjax.report import telemetry
+from gptjax.report import telemetry, tensorboard
 
 # MFLOP a token: PaLM's convention and the causal half, at the papers' context.
 FLOPS = {'gpt2_small': (855_166_464, 798_543_360), 'gpt2_medium': (2_424_637_440, 2_273_642_496),
@@ -70,9 +71,27 @@ def test_tensorboard_files_hold_the_scalars(tmp_path):
   assert value.step == 1 and float(tensor_util.make_ndarray(value.tensor_proto)) == 2.5
 
 
+def test_an_event_file_holds_what_was_written_before_a_kill_and_is_never_another_one(tmp_path):
+  from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+  files = [tensorboard.EventFile(tmp_path) for _ in range(2)]
+  files[0].write(7, {'a': 1.5, 'b': float('nan')})
+  events = [list(EventFileLoader(str(path)).Load()) for path in sorted(tmp_path.iterdir())]
+  assert [event.file_version for event, *_ in events] == ['brain.Event:2'] * 2 and len(events[1]) == 1
+  assert [(event.step, event.summary.value[0].tag) for event in events[0][1:]] == [(7, 'a'), (7, 'b')]
+  for file in files:
+    file.close()
+
+
+def test_an_event_file_on_a_full_disk_raises(tmp_path):
+  file = tensorboard.EventFile(tmp_path)
+  os.dup2(os.open('/dev/full', os.O_WRONLY), file._records._writer.fileno())
+  with pytest.raises(OSError, match='No space left'):
+    file.write(1, {'a': 1.0})
+
+
 def test_a_step_does_not_wait_for_tensorboard(tmp_path, monkeypatch):
   opened, steps = threading.Event(), []
-  writer = SimpleNamespace(write_scalars=lambda step, metrics: steps.append(step), close=lambda: None)
+  writer = SimpleNamespace(write=lambda step, metrics: steps.append(step), close=lambda: None)
   monkeypatch.setattr(telemetry.TensorBoard, '_open', lambda self: opened.wait(60) and writer)
   log = telemetry.Telemetry(tmp_path, 10, tensorboard=True)
   log.begin(0)
