@@ -41,7 +41,7 @@ def command(folder, *flags):
   return recipes.main(['--source=text:x', f'--workdir={folder}/runs', f'--out={folder}/found.json', *flags])
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_each_run_is_done_once_and_a_comparison_continues(trained, tmp_path, monkeypatch, capsys):
   clock = types.SimpleNamespace(monotonic=lambda: len(trained))  # each run takes a second
   monkeypatch.setattr(runs_module, 'time', clock)

@@ -290,7 +290,7 @@ def test_a_report_names_the_file_that_is_damaged(name, content, says, tmp_path):
   assert f'{name}.json' in error and says in error and '\n' not in error
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_a_damaged_file_beside_a_finished_run_does_not_make_it_fail(corpus_folder, tmp_path):
   (tmp_path / 'overlap.json').write_text('{')
   done = train(corpus_folder, tmp_path, '--config.train.steps=2', '--config.log.sample_tokens=0')

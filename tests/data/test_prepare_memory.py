@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-from conftest import slow_except
 from prepared import WORDS, make_texts
 
 from gptjax.data.corpus import reader
@@ -46,8 +45,8 @@ def peak_memory(tmp_path, kind, megabytes, tokenizer, workers):
   return int(done.stdout) * 1024
 
 
-@pytest.mark.ci
-@pytest.mark.parametrize('kind', slow_except(['text', 'jsonl'], 'jsonl'))
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['text', 'jsonl'])
 def test_memory_does_not_grow_with_the_corpus(tmp_path, kind):
   byte_bpe.train_bpe([' '.join(WORDS)], 290).save(tmp_path / 'tokenizer')
   small, large = (peak_memory(tmp_path, kind, megabytes, f'{tmp_path}/tokenizer', 1)

@@ -33,7 +33,7 @@ def test_the_suite_of_the_config_is_the_whole_suite():
   assert [task.name for task in suite.parse_tasks(names)] == list(suite.TASKS) == names.split(',')
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_core_is_logged_beside_the_loss_in_bits_per_byte(corpus_folder, tmp_path):
   data = core_bundle.write(tmp_path / 'data', [task for task in TABLE if task.label in ('copa', 'winograd')])
   done = train(corpus_folder, tmp_path / 'run', '--config.eval.tasks=core', '--config.eval.limit=4',

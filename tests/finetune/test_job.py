@@ -98,7 +98,7 @@ def test_a_stopped_and_resumed_run_is_bit_identical(undisturbed, corpus_folder, 
   assert one['arrays'] == other['arrays'], 'weights, moments and step, to the bit'
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_every_nth_step_is_kept_and_the_result_the_same(undisturbed, corpus_folder, reviews, tmp_path):
   done = run(corpus_folder, reviews, tmp_path, '--config.checkpoint.keep_period=7',
              '--config.checkpoint.keep=1', '--config.checkpoint.every_minutes=1e-6')

@@ -71,7 +71,7 @@ def test_the_exported_language_model_is_the_trained_one(mode):
     np.testing.assert_allclose(weights.export_language_model(state, config)(tokens), wanted, atol=1e-4)
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_an_lstm_is_trained_over_any_mesh_and_read_back(corpus_folder, tmp_path):
   from gptjax.pretrain.loop import pretrain
   lstm = {'model.architecture': 'lstm', 'model.n_layer': 1, 'model.n_inner': 24}

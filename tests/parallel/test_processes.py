@@ -412,8 +412,8 @@ LOG_CACHE = {'JAX_DEBUG_LOG_MODULES': 'jax._src.compiler', 'JAX_PERSISTENT_CACHE
 SHORT = ('--config.train.steps=4', '--config.checkpoint.every_steps=2', '--config.eval.steps=1')
 
 
-@pytest.mark.ci
-@pytest.mark.parametrize('n', slow_except([1, 2], 1))
+@pytest.mark.slow
+@pytest.mark.parametrize('n', [1, 2])
 def test_a_resume_compiles_no_step_that_the_first_start_has_compiled(corpus_folder, tmp_path, n):
   workdir, cache = tmp_path / 'run', f'--config.compilation_cache={tmp_path / "cache"}'
   run(corpus_folder, workdir, n, *SHORT, cache, env=LOG_CACHE)

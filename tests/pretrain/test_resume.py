@@ -83,7 +83,7 @@ def test_the_newest_good_checkpoint_is_used_and_said(undisturbed, corpus_folder,
   assert_same_run(tmp_path, undisturbed)
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_eight_devices_resume_bit_for_bit_and_on_one_within_rounding(undisturbed, corpus_folder, tmp_path):
   eight = {'JAX_NUM_CPU_DEVICES': '8'}
   mesh = '--config.mesh.data=2', '--config.mesh.fsdp=4', '--config.train.microbatch_size=8'

@@ -129,7 +129,7 @@ def test_dropout_that_the_weights_have_not_seen_is_reported(folder, rate, says, 
   assert capsys.readouterr().err.endswith(says) and source.fields['dropout'] == 0
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_it_is_fine_tuned_on_labelled_texts(tmp_path):
   folder = made('llama', tmp_path / 'model')
   for name in ('train', 'dev', 'test'):

@@ -184,7 +184,7 @@ def test_a_run_starts_from_a_hugging_face_folder_to_the_bit(corpus_folder, tmp_p
   assert_same(loaded(tmp_path / 'run')[0], loaded(tmp_path / 'released')[0])
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_a_workdir_and_its_export_keep_all_ends_of_the_first_weights(workdir, corpus_folder, tmp_path):
   """The corpus's tokenizer has one end alone, and the same digest."""
   shutil.copytree(workdir / 'export', tmp_path / 'released')
@@ -276,7 +276,7 @@ def test_all_fields_that_do_not_fit_the_first_weights_are_named_at_once(workdir,
     assert f'config.{field} = ' in str(error.value)
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_a_run_takes_shape_and_tokenizer_from_its_first_weights_and_resumes(workdir, corpus_folder, tmp_path):
   """The config says four layers and a tokenizer that is to be trained; the corpus is made on the way."""
   (tmp_path / 'text').mkdir()

@@ -74,7 +74,7 @@ def test_files_of_ones_own_have_no_empty_text_and_no_missing_label(tmp_path):
       examples.read('qqp', task, examples.Tsv('q.tsv'), config, require_labels=True)
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_test_sets_with_labels_are_scored(sets, corpus_folder, tmp_path, capsys):
   config = config_of(('snli', 'qqp'), sets, corpus_folder)
   assert studies.run_job(config, tmp_path / 'run') == 0
