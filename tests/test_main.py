@@ -50,15 +50,15 @@ def test_missing_flags_are_named(given):
 def test_a_profile_of_the_steps_asked_for_without_tensorflow(corpus_folder, tmp_path):
   (tmp_path / 'first' / 'tensorflow').mkdir(parents=True)
   (tmp_path / 'first' / 'tensorflow' / '__init__.py').write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
-  done = train(corpus_folder, tmp_path, '--config.train.steps=7', '--config.log.profile_steps=(1, 3)',
+  done = train(corpus_folder, tmp_path / 'run', '--config.train.steps=7', '--config.log.profile_steps=(1, 3)',
                '--config.log.tensorboard=True', '--config.log.sample_tokens=5',
                env={'PYTHONPATH': os.pathsep.join([str(tmp_path / 'first'), str(ROOT)])})
   assert done.returncode == 0, done.stderr
   assert not (tmp_path / 'imported').exists()
   assert 'sample, the longest of' in done.stderr and 'tensorboard --logdir' in done.stderr
-  assert list((tmp_path / 'tensorboard').rglob('*.xplane.pb'))
-  assert list((tmp_path / 'tensorboard').glob('events.out.tfevents.*'))
-  lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+  assert list((tmp_path / 'run' / 'tensorboard').rglob('*.xplane.pb'))
+  assert list((tmp_path / 'run' / 'tensorboard').glob('events.out.tfevents.*'))
+  lines = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
   record = next(line for line in lines if 'train/loss' in line)
   assert record.keys() >= {'step', 'train/loss', 'train/grad_norm', 'train/learning_rate',
                            'train/tokens_per_second', 'train/input_wait_fraction'}

@@ -180,8 +180,6 @@ def optional(what, on_failure=lambda: None):
     reason = str(error)
     if fault := errors.system_fault(error):
       reason = f'{os.strerror(fault.number)} {fault.path}'
-    elif type(error).__module__.startswith('tensorflow.'):
-      reason = re.sub(r'{{.*?}}|\[Op:.*', '', reason)
     elif not (isinstance(error, errors.InputError | OSError) or type(error).__module__.startswith('wandb.')):
       traceback.print_exception(error)
       reason = f'{type(error).__name__}: {error}'

@@ -80,6 +80,16 @@ def computes_in_calling_thread():
   return jax.default_backend() == 'cpu' and not jax.config.read('jax_cpu_enable_async_dispatch')
 
 
+def reads_without_tensorflow():
+  """Whether a thread reads batches ahead, and not tf.data: on CPUs, whose cores tf.data would share.
+
+  TensorFlow takes 0.5 GB. If it is imported between two steps, a part of it may take the place of the
+  temporaries, and the run keeps a second block for them.
+  """
+  import jax
+  return jax.default_backend() == 'cpu'
+
+
 def computes_while_compiling():
   """Whether a computation may run while another thread compiles: not on several simulated devices."""
   import jax

@@ -166,15 +166,11 @@ def train_attempt(run, source, export, telemetry, compiled_step):
 
 
 def device_batches(run, start):
-  """Return an iterator of (batch of each step from `start` on the devices, seconds waited for it).
-
-  On CPU devices one thread reads ahead without tf.data, whose threads would take the cores that compute. Its
-  import, 0.5 GB, also takes the place in memory of the temporaries of a step, see `gptjax/kernels/cpu.py`.
-  """
+  """Return an iterator of (batch of each step from `start` on the devices, seconds waited for it)."""
   make_batch = functools.partial(train_batch, run)
   place = functools.partial(sharding.shard_batch, mesh=run.mesh)
   n, steps = run.config.data.prefetch, (start, run.steps)
-  if jax.default_backend() == 'cpu':
+  if cpu.reads_without_tensorflow():
     return pipeline.prefetch_to_device(pipeline.synchronous_batches(make_batch, *steps), place, n)
   return pipeline.prefetch_to_device(pipeline.batches(make_batch, *steps, prefetch=n, workers=2), place, 2)
 

@@ -6,6 +6,7 @@ What cannot be put is tried again with the next file, and stays on this machine 
 """
 
 import concurrent.futures
+import contextlib
 import itertools
 import os
 import queue
@@ -14,9 +15,10 @@ import threading
 import time
 
 import jax
+import numpy as np
 
 from gptjax.command import streams
-from gptjax.storage.files import access, spool
+from gptjax.storage.files import access, local, spool
 from gptjax.storage.files.paths import Url
 from gptjax.text.words import plural
 
@@ -107,32 +109,41 @@ class EventFile:
     folder: Path; it is created if it does not exist.
 
   Raises:
-    OSError: the file cannot be created or written.
+    OSError: the file cannot be created or written; it is closed then.
   """
 
   numbers = itertools.count()  # of the files of this process, so that two of one second have two names
 
   def __init__(self, folder):
-    from tensorboard.compat.proto import event_pb2
+    from tensorboard.compat.proto import event_pb2, summary_pb2
     from tensorboard.plugins.scalar.summary_v2 import scalar_pb
     from tensorboard.summary.writer.record_writer import RecordWriter
-    self._event, self._scalar = event_pb2.Event, scalar_pb
-    os.makedirs(folder, exist_ok=True)
-    name = f'{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(self.numbers)}'
-    self._records = RecordWriter(open(folder / f'events.out.tfevents.{name}.v2', 'xb'))
+    self._event, self._summary, self._scalar = event_pb2.Event, summary_pb2.Summary, scalar_pb
+    access.make_folder(folder)
+    name = f'{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(self.numbers):05d}'
+    self._path = folder / f'events.out.tfevents.{name}.v2'
+    self._records = RecordWriter(local.opened(self._path, 'xb'))
     self._append(file_version=VERSION)
 
   def write(self, step, metrics):
-    """Append metrics {name: float} of a step; they are in the file when this returns."""
-    for name, value in metrics.items():
-      self._append(step=step, summary=self._scalar(name, value))
+    """Append metrics {name: float} of a step as one event; it is in the file when this returns."""
+    summary = self._summary()
+    with np.errstate(over='ignore'):  # what float32 does not hold is infinite there
+      for name, value in metrics.items():
+        summary.MergeFrom(self._scalar(name, value))
+    self._append(step=step, summary=summary)
 
   def close(self):
     self._records.close()
 
   def _append(self, **content):
-    self._records.write(self._event(wall_time=time.time(), **content).SerializeToString())
-    self._records.flush()
+    try:
+      self._records.write(self._event(wall_time=time.time(), **content).SerializeToString())
+      self._records.flush()
+    except OSError as error:
+      with contextlib.suppress(OSError):  # what is left to write fails again
+        self._records.close()
+      raise OSError(error.errno, error.strerror, str(self._path)) from error
 
 
 class _Uploads:

@@ -141,7 +141,7 @@ def test_the_output_of_nvidia_smi_is_parsed(tmp_path, monkeypatch):
   assert toolchain.gpu_info() == {} and toolchain.gpu_memory({}) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_check_compiles_few_programs(tmp_path, monkeypatch):
   monkeypatch.setattr(sharding, 'make_mesh', lambda axes: sharding.single_mesh())
   compiled = []

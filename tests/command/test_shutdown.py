@@ -42,7 +42,7 @@ MOMENTS = [
   ('absl', 'INT', False, (), 75, NOT_BEGUN, 0),
   ('jax', 'TERM', False, (), 75, NOT_BEGUN, 0),
   ('gptjax.pretrain.loop', 'HUP', True, (), 75, NOT_BEGUN, 0),
-  pytest.param('tensorflow', 'USR1', False, (), 75, NOT_BEGUN, 0, marks=slow),
+  pytest.param('gptjax.pretrain.loop:device_batches', 'USR1', False, (), 75, NOT_BEGUN, 0, marks=slow),
   pytest.param('gptjax.pretrain.loop:initial_state', 'TERM', False, (), 75, NOT_BEGUN, 0, marks=slow),
   ('gptjax.pretrain.loop:begin_compiling', 'INT', True, (), 75, NOT_BEGUN, 0),
   pytest.param('gptjax.pretrain.loop:Evaluation', 'USR1', False, (), 75, 'stopping after this step', 4,

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import slow_except
 from prepared import WORDS, make_texts
 
 from gptjax.data.corpus import reader
@@ -45,8 +46,8 @@ def peak_memory(tmp_path, kind, megabytes, tokenizer, workers):
   return int(done.stdout) * 1024
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('kind', ['text', 'jsonl'])
+@pytest.mark.ci
+@pytest.mark.parametrize('kind', slow_except(['text', 'jsonl'], 'jsonl'))
 def test_memory_does_not_grow_with_the_corpus(tmp_path, kind):
   byte_bpe.train_bpe([' '.join(WORDS)], 290).save(tmp_path / 'tokenizer')
   small, large = (peak_memory(tmp_path, kind, megabytes, f'{tmp_path}/tokenizer', 1)
@@ -55,7 +56,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', ['text', 'jsonl'])
+@pytest.mark.parametrize('kind', slow_except(['text', 'jsonl'], 'jsonl'))
 def test_two_gigabytes_in_less_than_one_of_memory(tmp_path, kind, shared_data):
   """One document of 2 GB, and a million lines; this process and its two workers, added up."""
   peak = peak_memory(tmp_path, kind, 2048, f'gpt2:{shared_data}/bpe/gpt2', 2)

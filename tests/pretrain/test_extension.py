@@ -16,7 +16,7 @@ from gptjax.train.optimizer import learning_rate
 CONSTANT = '--config.optimizer.schedule=constant', '--config.optimizer.warmup_steps=3'
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_an_extended_run_is_to_the_bit_the_one_that_was_long_from_the_start(corpus_folder, tmp_path):
   short, long = '--config.train.steps=10', '--config.train.steps=20'
   for workdir, length in (('whole', long), ('grown', short), ('grown', long)):

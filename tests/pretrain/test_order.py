@@ -8,6 +8,7 @@ from conftest import tiny_config
 
 from gptjax.kernels import cpu, xla_presets
 from gptjax.pretrain import loop
+from gptjax.report.telemetry import read_metrics
 
 LIMIT = 120  # seconds after which what should happen meanwhile does not
 
@@ -97,6 +98,23 @@ def test_a_step_that_cannot_be_compiled_ends_the_run(config, tmp_path, monkeypat
   with pytest.raises(jax.errors.JaxRuntimeError, match='RESOURCE_EXHAUSTED'):
     loop.pretrain(config, tmp_path / 'run')
   assert made == [1] * beside
+
+
+@pytest.mark.ci
+def test_a_run_with_tf_data_and_one_with_a_thread_have_the_same_losses(config, tmp_path, monkeypatch):
+  config.log.every_steps = 1
+  tf = pytest.importorskip('tensorflow')
+  given, ranged = [], tf.data.Dataset.range
+  monkeypatch.setattr(tf.data.Dataset, 'range', lambda *args: given.append(args) or ranged(*args))
+  for name, without, steps in (('tf', False, 3), ('tf', False, 5), ('thread', True, 5)):
+    monkeypatch.setattr(cpu, 'reads_without_tensorflow', lambda without=without: without)
+    config.train.steps = steps  # the second run continues the first one
+    assert loop.pretrain(config, tmp_path / name) == loop.DONE
+  records = [read_metrics(tmp_path / name / 'metrics.jsonl') for name in ('tf', 'thread')]
+  losses = [{record['step']: record['train/loss'] for record in run if 'train/loss' in record}
+            for run in records]
+  assert losses[0] == losses[1] and list(losses[0]) == [1, 2, 3, 4, 5]
+  assert given == [(1, 3), (4, 5)]
 
 
 @pytest.mark.ci

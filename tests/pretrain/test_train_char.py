@@ -10,7 +10,7 @@ from gptjax import pretrained
 from gptjax.data.tokenizers import loading
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_a_run_takes_its_vocabulary_from_the_text_resumes_and_exports(tmp_path):
   text = 'To be, or not to be: that is the question.\n' * 60
   (tmp_path / 'a.txt').write_text(text)

@@ -77,16 +77,29 @@ def test_an_event_file_holds_what_was_written_before_a_kill_and_is_never_another
   files[0].write(7, {'a': 1.5, 'b': float('nan')})
   events = [list(EventFileLoader(str(path)).Load()) for path in sorted(tmp_path.iterdir())]
   assert [event.file_version for event, *_ in events] == ['brain.Event:2'] * 2 and len(events[1]) == 1
-  assert [(event.step, event.summary.value[0].tag) for event in events[0][1:]] == [(7, 'a'), (7, 'b')]
+  (event,) = events[0][1:]
+  assert event.step == 7 and [value.tag for value in event.summary.value] == ['a', 'b']
   for file in files:
     file.close()
 
 
-def test_an_event_file_on_a_full_disk_raises(tmp_path):
-  file = tensorboard.EventFile(tmp_path)
-  os.dup2(os.open('/dev/full', os.O_WRONLY), file._records._writer.fileno())
-  with pytest.raises(OSError, match='No space left'):
-    file.write(1, {'a': 1.0})
+def test_a_full_disk_is_one_warning_with_the_name_of_the_file_and_closes_it(tmp_path, capfd):
+  log = telemetry.Telemetry(tmp_path, 10, tensorboard=True)
+  log.begin(0)
+  board = log.optional_writers[0]
+  board.writer = board._open()
+  file = board.writer._records
+  full = os.open('/dev/full', os.O_WRONLY)
+  os.dup2(full, file._writer.fileno())
+  os.close(full)
+  for step in (1, 2, 3):
+    log.write(step, {'train/loss': 1.0, 'train/grad_norm': 1e300})
+  log.close()
+  said = [line for line in capfd.readouterr().err.splitlines() if 'step ' not in line]
+  path, = (tmp_path / 'tensorboard').iterdir()
+  assert said == [f'TensorBoard ({tmp_path}/tensorboard) failed, continuing without: '
+                  f'No space left on device {path}']
+  assert file.closed
 
 
 def test_a_step_does_not_wait_for_tensorboard(tmp_path, monkeypatch):

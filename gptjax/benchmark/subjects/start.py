@@ -90,7 +90,7 @@ def main(argv):
                       help='change of the config, such as train.microbatch_size=16; may be repeated')
   parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
   flags = parser.parse_args(argv)
-  machine = machine_info(('jax', 'jaxlib', 'flax', 'tensorflow'))
+  machine = machine_info(('jax', 'jaxlib', 'flax'))
   with tempfile.TemporaryDirectory() as folder:
     time_to_first_step(flags.config, Path(folder), 'corpus-run')  # prepares the corpus
     def start(name):

@@ -9,7 +9,8 @@
   ngrams           Baselines for a language model: unigram and bigram losses on the same text.
   order            Maps sample numbers to windows of corpora: pure arithmetic, without state or files.
   packing          Packing: the documents that share a row of a batch, kept apart (`config.data.packing`).
-  pipeline         Prefetches batches for the training loop: tf.data over a pure function of the step.
+  pipeline         Prefetches batches for the training loop, with tf.data or a thread, over a pure function of
+                   the step.
   reader           Reads a corpus: its folder, its token stream, and the windows of each batch.
   remote_shards    Shards of a corpus in a bucket, copied to this machine in the order of the batches.
   shard_queue      Downloads shards in the background: those for which a reader waits before those planned.

@@ -1,4 +1,4 @@
-"""Prefetches batches for the training loop: tf.data over a pure function of the step."""
+"""Prefetches batches for the training loop, with tf.data or a thread, over a pure function of the step."""
 
 import collections
 import concurrent.futures

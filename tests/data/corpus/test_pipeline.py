@@ -242,7 +242,6 @@ def test_tensorflow_is_loaded_late_and_says_nothing():
 
 
 @pytest.mark.slow
-@needs_tensorflow
 def test_a_run_waits_for_its_input_less_than_a_hundredth_of_the_time(tmp_path):
   done = subprocess.run(
     [sys.executable, '-m', 'gptjax.main', '--config=configs/quickstart.py', f'--workdir={tmp_path}',
