@@ -8,7 +8,7 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from conftest import ENVIRONMENT, ROOT, slow_except
+from conftest import ENVIRONMENT, ROOT
 
 from gptjax.config import files
 
@@ -111,8 +111,8 @@ def prepare(name, text, folder):
     recipe(name, folder, 'prepare', '--seq_len=24', '--validation_fraction=0.2', TOKENIZER=tokenizer)
 
 
-@pytest.mark.ci
-@pytest.mark.parametrize('name', slow_except(CONFIGS, 'fineweb'))
+@pytest.mark.slow
+@pytest.mark.parametrize('name', CONFIGS)
 def test_a_recipe_runs_from_its_text_to_its_report(name, text, tmp_path):
   prepare(name, text, tmp_path)
   recipe(name, tmp_path, 'train', *TINY)

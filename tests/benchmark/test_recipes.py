@@ -83,7 +83,7 @@ def test_the_budgets_are_what_they_say_and_rates_are_tuned(trained, tmp_path):
   assert [one['ingredient'] for one in found['details']['verdicts'] if one['helps']] == ['Muon']
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_parts_are_measured_one_by_one_and_add_up(trained, tmp_path, capsys):
   assert command(tmp_path, '--only=ingredients') == 0
   assert 'without Muon' in capsys.readouterr().out

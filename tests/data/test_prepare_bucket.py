@@ -77,7 +77,7 @@ def test_the_corpus_is_that_of_a_local_folder(url, source, local, served):
   assert all(method in ('GET', 'HEAD', 'DELETE') for method, *_ in served[1].requests[before:])
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_test_sets_in_a_bucket_are_excluded_as_those_of_a_folder(url, source, tmp_path):
   texts = make_texts(40)
   test = ''.join(json.dumps({'text': text[5:90]}) + '\n' for text in texts[::9])

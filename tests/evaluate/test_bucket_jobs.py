@@ -73,7 +73,7 @@ def test_an_overlap_study_of_a_workdir_in_a_bucket_needs_a_folder_for_filters(bu
   assert access.names(bucket / 'overlap' / 'overlap') == ['mine.jsonl']
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_an_exact_overlap_study_needs_only_the_bucket_whatever_its_tasks(bucket, tmp_path, monkeypatch):
   monkeypatch.setattr(parts, 'MIN_BYTES', 4000)
   words = [f'word{number}' for number in range(2000)]

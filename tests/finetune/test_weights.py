@@ -101,7 +101,7 @@ KINDS = {'classification': ('text',), 'entailment': ('text', 'other'), 'similari
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize('kind', slow_except(KINDS, 'similarity', 'classification'))
+@pytest.mark.parametrize('kind', slow_except(KINDS, 'classification'))
 def test_thirty_two_examples_are_memorized(corpus_folder, kind):
   rng, words = random.Random(1), ['tree', 'walks', 'under', 'blue', 'stone', 'never', 'sings', 'of', 'rain']
   say = lambda: ' '.join(rng.choices(words, k=rng.randint(2, 6)))
@@ -128,8 +128,8 @@ def test_thirty_two_examples_are_memorized(corpus_folder, kind):
   assert (np.asarray(scores).argmax(1) == encoded.labels).all()
 
 
-@pytest.mark.ci
-@pytest.mark.parametrize('mode', slow_except(['lora', 'last'], 'lora'))
+@pytest.mark.slow
+@pytest.mark.parametrize('mode', ['lora', 'last'])
 def test_a_language_model_is_fine_tuned_on_text(corpus_folder, tmp_path, mode):
   """A language model is fine-tuned on text, exported, and loaded; only in part, yet the loss falls."""
   from gptjax.pretrain.loop import pretrain

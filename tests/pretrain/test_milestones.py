@@ -52,7 +52,7 @@ def test_every_nth_step_is_saved_and_remains(whole):
   assert {5, 6, 10, 12, 15, 18, 20, 24, 25} <= set(saved), 'a step of either period is saved'
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_a_run_killed_in_its_milestones_has_all_of_them_with_the_same_weights(whole, weights_only):
   assert checkpoint.steps(weights_only / 'checkpoints') == [30]
   names = sorted(path.name for path in (weights_only / 'milestones').iterdir())

@@ -53,7 +53,8 @@ def records(path):
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize('start', [['-m', 'gptjax.main'], ['-c', CHANGED]], ids=['as is', 'defaults changed'])
+@pytest.mark.parametrize('start', [pytest.param(['-m', 'gptjax.main'], id='as is', marks=pytest.mark.slow),
+                                   pytest.param(['-c', CHANGED], id='defaults changed')])
 def test_a_run_of_an_older_version_goes_on_to_the_same_figures(workdir, start):
   done = subprocess.run([sys.executable, *start, '--config=configs/default.py', f'--workdir={workdir}'],
                         cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)

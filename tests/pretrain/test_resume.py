@@ -69,7 +69,7 @@ def test_started_again_after_its_end_it_changes_nothing(undisturbed, corpus_fold
   assert (losses(undisturbed), arrays(undisturbed, 30)) == before
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_the_newest_good_checkpoint_is_used_and_said(undisturbed, corpus_folder, tmp_path):
   shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
   newest = max((tmp_path / 'checkpoints' / '30' / 'state').rglob('*'),

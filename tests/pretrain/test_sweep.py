@@ -184,7 +184,7 @@ def test_after_kills_and_a_stop_it_is_the_same_as_the_ordinary_runs(file, alone,
   assert '| small | ' in report and '| large | ' in report and 'figure-4.svg' in report
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_sizes_that_are_launched_separately_are_in_one_report(file, alone, tmp_path):
   """The one by the ordinary config, the other by --size."""
   alone.rename(tmp_path / 'large')

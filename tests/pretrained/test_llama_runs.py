@@ -77,7 +77,7 @@ def test_a_run_from_it_begins_with_its_weights_and_its_export_opens_in_transform
   assert theirs.config.eos_token_id == tokenizer.end_of_text == of_folder.eos_token_id
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_a_run_may_have_another_context_than_the_weights(folder, corpus, tmp_path):
   export = trained(folder, corpus, tmp_path, ['model.n_ctx'], **{'model.n_ctx': 20})
   assert opened(export).config.max_position_embeddings == 20
