@@ -193,7 +193,7 @@ _covered = []  # functions of an exception: whether a line of gptjax covers it
 
 
 def quiet_libraries(*covered):
-  """Stop Orbax from logging stacks of errors that they also raise and `describe` covers.
+  """Stop Orbax from logging stacks of errors that it also raises and `describe` covers.
 
   Also suppress the message that TensorStore prints for each array that it could not write.
 
