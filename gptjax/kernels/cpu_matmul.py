@@ -52,9 +52,12 @@ def matmul_by_rows(x, w):
   """x [..., i] times the rows of w [o, i]: y [..., o] in float32, y[n, o] = sum over i of x[n, i] w[o, i].
 
   For few rows of x, as in decoding, XLA:CPU first rearranges all of w in memory; for 2 to 8 rows that takes
-  longer than the sums. A batch of matmuls, each with a block of w, takes less. A single row needs neither.
+  longer than the sums. A batch of matmuls, each with a block of w, takes less. A single row in float32 needs
+  neither; one in bfloat16 takes a path that is slower than that of two rows, so it is multiplied twice.
   """
   n, (o, i) = math.prod(x.shape[:-1]), w.shape
+  if n == 1 and w.dtype == jnp.bfloat16 and on_one_cpu():
+    return matmul_by_rows(jnp.concatenate([x, x], -2), w)[..., :1, :]
   block = _block_size(o)
   if not (block and 1 < n <= FEW_ROWS and w.dtype == jnp.float32 and on_one_cpu()):
     return jnp.einsum('...i,oi->...o', x, w, preferred_element_type=jnp.float32)

@@ -78,6 +78,18 @@ def test_a_matmul_by_rows_is_the_plain_product(n, o, i, leading):
   np.testing.assert_allclose(np.asarray(found).reshape(n, o), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize('shape', [(1,), (1, 1)])
+def test_one_row_in_bfloat16_is_multiplied_twice(shape):
+  multiply, x, w = by_rows(1, 384, 48, 'bfloat16')
+  x = x.reshape(*shape, 48)
+  with mesh_of():
+    text, found = multiply.lower(x, w).as_text(), multiply(x, w)
+  assert re.search(r'dot_general.*tensor<(1x)?2x48xbf16>', text)
+  assert found.dtype == jnp.float32 and found.shape == (*shape, 384)
+  expected = np.float64(x).reshape(1, 48) @ np.float64(w).T
+  np.testing.assert_allclose(np.asarray(found).reshape(1, 384), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_gradients_of_a_matmul_by_rows_are_those_of_the_plain_product():
   _, x, w = by_rows(4, 768, 24)
   direction = jnp.cos(jnp.arange(4 * 768.0)).reshape(4, 768)
