@@ -45,8 +45,8 @@ def log_start(run, telemetry, state, start):
                   f'{held_out.n_tokens if held_out else 0:,} held out')
   telemetry.log(f'{plural(run.steps, "step")} of {plural(tokens, "token")}')
   if start == run.steps:
-    telemetry.log(f'all {plural(run.steps, "step")} are done and saved: nothing is trained, and the report is '
-                  'written again')
+    telemetry.log(f'all {plural(run.steps, "step")} are done and saved: nothing is trained, and the report '
+                  'is written again')
   elif start:
     telemetry.log(f'resuming after step {start}')
   if run.rewinds:
