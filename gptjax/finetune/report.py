@@ -36,8 +36,7 @@ def log_start(run, telemetry, state):
                 f'({longest.mean():.1f} without, {config.data.seq_len} if padded to data.seq_len)')
   telemetry.log(f'{plural(run.steps, "step")} of {plural(config.train.batch_size, "example")}, '
                 f'{run.schedule.per_epoch:,} per epoch')
-  if int(state.step):
-    telemetry.log(f'resuming after step {int(state.step)}')
+  telemetry.log_resume(int(state.step))
 
 
 def log_step(run, telemetry, watch, number, metrics):
