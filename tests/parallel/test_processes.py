@@ -408,7 +408,9 @@ def test_any_number_of_processes_and_devices_goes_on_with_the_same_run(corpus_fo
     np.testing.assert_allclose(float.fromhex(one[key]), float.fromhex(many[key]), rtol=1e-5, err_msg=str(key))
 
 
-LOG_CACHE = {'JAX_DEBUG_LOG_MODULES': 'jax._src.compiler', 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
+# With no level for all of JAX, its handler for these modules prints nothing.
+LOG_CACHE = {'JAX_LOGGING_LEVEL': 'WARNING', 'JAX_DEBUG_LOG_MODULES': 'jax._src.compiler',
+             'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
 SHORT = ('--config.train.steps=4', '--config.checkpoint.every_steps=2', '--config.eval.steps=1')
 
 
