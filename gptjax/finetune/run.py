@@ -76,7 +76,8 @@ def finetune_run(run, source):
                                   before_manifest=telemetry.flush, max_failed=config.checkpoint.max_failed,
                                   upload_seconds=config.storage.retry_seconds)
   try:
-    report.log_start(run, telemetry, state)
+    ended = int(state.step) == run.steps or patience_exhausted(run, telemetry)
+    report.log_start(run, telemetry, state, ended)
     state, finished = train_loop(run, state, telemetry, saves)
     telemetry.close_bar()
     if finished:

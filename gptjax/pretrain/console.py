@@ -44,7 +44,7 @@ def log_start(run, telemetry, state, start):
                   f'({weight * run.steps * config.train.batch_size / n_windows(corpus):.2f} epochs), '
                   f'{held_out.n_tokens if held_out else 0:,} held out')
   telemetry.log(f'{plural(run.steps, "step")} of {plural(tokens, "token")}')
-  telemetry.log_resume(start)
+  telemetry.log_resume(start, start == run.steps)
   if run.rewinds:
     batches = rewind_log.batch_number(run.rewinds, start) - start
     telemetry.log(f'rewinds after loss spikes so far: {len(run.rewinds)} ({run.workdir / rewind_log.FILE}); '

@@ -23,7 +23,6 @@ from gptjax.report.tensorboard import TensorBoard
 from gptjax.report.wandb_run import WandB
 from gptjax.storage.files import local, parts, paths, records
 from gptjax.storage.files.paths import Url
-from gptjax.text.words import plural
 
 PROCESS_START = time.monotonic()  # approximate start of the process, or of its current run if it has several
 METRICS = 'metrics.jsonl'
@@ -158,11 +157,11 @@ class Telemetry:
     if self.bar.disable:
       self.log(f'step {step}/{self.bar.total}  {line}')
 
-  def log_resume(self, start):
-    """Log that a run continues after step `start`, or that all its steps are done; nothing for a new one."""
-    if start == self.bar.total:
-      self.log(f'all {plural(start, "step")} are done and saved: nothing is trained, only the results are '
-               'written again')
+  def log_resume(self, start, ended):
+    """Log that a run continues after step `start`, or has ended there; nothing for a new run."""
+    if ended:
+      self.log(f'training ended after step {start}, which is saved: missing evaluations and the '
+               'results follow')
     elif start:
       self.log(f'resuming after step {start}')
 

@@ -16,17 +16,18 @@ def benchmark(*flags):
                         capture_output=True, check=False)
 
 
-@pytest.mark.parametrize('one, two, pipeline, late, host, missed', [
+@pytest.mark.parametrize('one, two, reading, late, host, missed', [
   (12.5, 7.0, 30e6, 1.0, 1.0, None), (15.0, 8.0, 30e6, 1.0, 1.0, 0), (12.5, 7.5, 30e6, 1.0, 1.0, 1),
   (12.5, 7.0, 19e6, 1.0, 1.0, 2), (12.5, 7.0, 30e6, 1.2, 1.0, 3), (12.5, 7.0, 30e6, 1.0, 1.2, 4)])
-def test_gates(one, two, pipeline, late, host, missed):
+@pytest.mark.parametrize('slower', ['pipeline', 'plain'])
+def test_gates(one, two, reading, late, host, missed, slower):
   seconds = {data.ENCODE: [10.0] * 3, data.ONE: [one] * 3, data.TWO: [two] * 3}
-  read = {'pipeline': [pipeline] * 3, 'plain': [1.0] * 3, 'first': [0.1] * 3, 'late': [0.1 * late] * 3,
-          'host': [0.1 * host] * 3}
+  read = {'pipeline': [90e6] * 3, 'plain': [90e6] * 3, 'first': [0.1] * 3, 'late': [0.1 * late] * 3,
+          'host': [0.1 * host] * 3, slower: [reading] * 3}
   checks = data.make_gates(seconds, read)
   assert [check['holds'] for check in checks] == [i != missed for i in range(5)]
   assert [check['found'] for check in checks] == pytest.approx(
-    [10 / one, one / two, pipeline / 1e6, late, host])
+    [10 / one, one / two, reading / 1e6, late, host])
 
 
 @pytest.mark.slow

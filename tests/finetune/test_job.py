@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from conftest import ENVIRONMENT, ROOT
 
+from gptjax.finetune.results import RESULT
 from gptjax.storage import checkpoint, ownership
 
 WORDS = ['tree', 'walks', 'under', 'a', 'the', 'blue', 'stone', 'never', 'sings', 'of', 'rain']
@@ -81,6 +82,18 @@ def test_a_run_gives_results_a_table_and_predictions(undisturbed, reviews):
   assert lines[0] == 'index\tprediction'
   assert [line.split('\t')[0] for line in lines[1:]] == [str(i) for i in range(10)]
   assert np.mean([line.split('\t')[1] == label for line, label in zip(lines[1:], truth, strict=True)]) >= 0.6
+
+
+@pytest.mark.ci
+def test_missing_results_are_written_without_training_again(undisturbed, corpus_folder, reviews, tmp_path):
+  workdir = shutil.copytree(undisturbed, tmp_path / 'run')
+  for name in ('results.json', RESULT):
+    (workdir / name).unlink()
+  done = run(corpus_folder, reviews, workdir)
+  assert done.returncode == 0 and 'training ended after step 40, which is saved' in done.stderr, done.stderr
+  assert 'compiling' not in done.stderr
+  found, before = (json.loads((folder / 'results.json').read_text()) for folder in (workdir, undisturbed))
+  assert found['tasks'] == before['tasks'] and records(workdir) == records(undisturbed)
 
 
 @pytest.mark.ci

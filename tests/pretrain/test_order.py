@@ -1,11 +1,13 @@
 """Order: metrics are read as soon as no device waits for it; the step compiles while the state is made."""
 
+import functools
 import threading
 
 import jax
 import pytest
 from conftest import tiny_config
 
+from gptjax.data.corpus import pipeline
 from gptjax.kernels import cpu, xla_presets
 from gptjax.pretrain import loop
 from gptjax.report.telemetry import read_metrics
@@ -105,6 +107,8 @@ def test_a_run_with_tf_data_and_one_with_a_thread_have_the_same_losses(config, t
   config.log.every_steps = 1
   tf = pytest.importorskip('tensorflow')
   given, ranged = [], tf.data.Dataset.range
+  # At once: else the batches that the import of TensorFlow lets pass depend on threads.
+  monkeypatch.setattr(pipeline, '_soon_tf_batches', functools.partial(pipeline._tf_batches, tf))
   monkeypatch.setattr(tf.data.Dataset, 'range', lambda *args: given.append(args) or ranged(*args))
   for name, without, steps in (('tf', False, 3), ('tf', False, 5), ('thread', True, 5)):
     monkeypatch.setattr(cpu, 'reads_without_tensorflow', lambda without=without: without)

@@ -296,7 +296,7 @@ def test_a_run_takes_shape_and_tokenizer_from_its_first_weights_and_resumes(work
   assert (stored['model']['n_layer'], stored['model']['n_vocab'], stored['data']['seq_len']) == (2, 290, 24)
   made = open_corpus(str(tmp_path / 'run' / 'corpus'), 'train', verify=False).tokenizer
   assert made['digest'] == open_corpus(str(corpus_folder), 'train', verify=False).tokenizer['digest']
-  assert 'resuming after step 2' in done.stderr
+  assert 'training ended after step 2' in done.stderr
 
 
 def test_mistyped_first_weights_are_refused_before_the_corpus_is_prepared(tmp_path):

@@ -132,8 +132,9 @@ def make_gates(seconds, read):
   return [results.gate('prepare, 1 worker, against encode_ordinary', '>=', 0.7,
                        speedup(seconds[ONE], seconds[ENCODE])),
           results.gate('prepare, 2 workers against 1', '>=', 1.7, speedup(seconds[TWO], seconds[ONE])),
+          # Runs read by tf.data, but on CPUs without it: the slower of the two.
           results.gate(f'reading windows of {SEQ_LEN + 1:,}, M tokens/s', '>=', 20,
-                       statistics.median(read['pipeline']) / 1e6),
+                       min(statistics.median(read[way]) for way in ('pipeline', 'plain')) / 1e6),
           results.gate('batch 10^9 against batch 0, time', '<=', 1.1, late),
           results.gate(f'rows of one of {HOSTS} hosts against one alone, time', '<=', 1.1, host)]
 
