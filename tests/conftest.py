@@ -1,5 +1,6 @@
 """Shared by all tests: eight CPU devices, strict rules for JAX, tiny configs, real data."""
 
+import collections
 import contextlib
 import gc
 import getpass
@@ -79,13 +80,25 @@ def pytest_unconfigure(config):
     folder.rmdir()
 
 
-LONGEST = ('test_resume', 'test_processes', 'test_prepare_stopped', 'test_prepare_memory', 'test_weights',
-           'test_step', 'test_sharding', 'test_blocks')
+LONGEST = ('test_resume', 'test_bucket_checkpoint', 'test_checkpoint', 'test_collectives', 'test_export',
+           'test_judged', 'test_linear', 'test_sweep', 'test_processes', 'test_prepare_memory')
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items):
-  """The files that take longest come first, so that no worker is left alone with one at the end."""
+  """The files that take longest come first, so that no worker is left alone with one at the end.
+
+  Of a test with `first_cases(n)`, all but the first n cases of the default run are marked `ci`.
+  """
   items.sort(key=lambda item: item.path.stem not in LONGEST)
+  n_before = collections.Counter()
+  for item in items:
+    limit = item.get_closest_marker('first_cases')
+    if limit and not any(map(item.get_closest_marker, ('ci', 'slow'))):
+      test = item.path, item.parent.name, item.originalname
+      if n_before[test] >= limit.args[0]:
+        item.add_marker(pytest.mark.ci)
+      n_before[test] += 1
 
 
 def slow_except(values, *fast):

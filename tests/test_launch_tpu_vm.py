@@ -285,6 +285,7 @@ def test_a_second_run_on_the_same_machines_is_refused(cloud):
   assert (cloud.folder / 'worker-0' / 'run.exit').read_text() == '75\n'
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.parametrize('code', [0, 2])
 @pytest.mark.parametrize('state, made', [
   ('NOT_FOUND', [CREATE]), ('SUSPENDED', [DELETE, CREATE]), ('ACTIVE', [])])
@@ -333,6 +334,7 @@ def test_keep_starts_again_after_preemption(cloud):
   assert len(set((cloud.folder / 'tokens').read_text().split())) == 2
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('before', ['hangs', '0', '2'])
 def test_keep_replaces_one_new_worker_among_old_ones(cloud, before):
   """As the repair of a slice does: the new machine is bare, and the others get its token."""

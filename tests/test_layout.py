@@ -151,6 +151,7 @@ def test_tests_leave_the_environment_of_the_others_as_it_is():
       assert not [line for line in lines if changes.match(line)], f'{path}: use monkeypatch'
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('name', [
   'gptjax.load', 'gptjax.save_pretrained', 'gptjax.score', 'gptjax.train.train_step',
   'gptjax.generate.sample'])

@@ -106,6 +106,7 @@ def llamas(tmp_path_factory):
   return ours, huggingface.HFLM(str(where), device='cpu', dtype='float32', batch_size=4)
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.parametrize('name', ['which_word', 'documents', 'go_on'])
 @pytest.mark.parametrize('kind', ['models', 'llamas'])
 def test_a_task_gives_what_it_gives_for_the_harness_own_model(request, kind, tasks, name):
@@ -183,6 +184,7 @@ def test_draws_are_those_of_sample(models, folder):
     assert drawn == generation.sample(str(folder), prompt='the', temperature=0.8, max_tokens=12, stop='q')
 
 
+@pytest.mark.ci
 def test_gptjax_itself_does_not_import_the_harness():
   code = ('import sys, gptjax, gptjax.generate, gptjax.pretrain.loop, gptjax.pretrained\n'
           'assert "lm_eval" not in sys.modules and "torch" not in sys.modules')

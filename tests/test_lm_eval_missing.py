@@ -9,6 +9,7 @@ from conftest import ENVIRONMENT, ROOT
 WITHOUT = 'import sys, runpy; sys.modules["lm_eval"] = None; '
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('script, code, last', [
   ('runpy.run_module("gptjax.lm_eval", run_name="__main__")', 2, 'lm_eval: gptjax.lm_eval needs'),
   ('import gptjax.lm_eval', 1, 'ModuleNotFoundError: gptjax.lm_eval needs')])

@@ -24,6 +24,7 @@ def refused(done):
   return lines[0]
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.parametrize('flags, says', [
   (['--config.model.n_leyer=3'], 'n_layer'),
   (['--config.modle.n_layer=3'], 'config.model.n_layer?'),
@@ -39,6 +40,7 @@ def test_a_wrong_flag_is_refused_in_one_line(corpus_folder, tmp_path, flags, say
   assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('given', [[], ['--workdir=x']])
 def test_missing_flags_are_named(given):
   done = subprocess.run([sys.executable, '-m', 'gptjax.main', *given], cwd=ROOT, env=ENVIRONMENT,

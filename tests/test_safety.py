@@ -76,6 +76,7 @@ def test_what_is_harmless_is_not_taken_for_it():
   assert not dangers('np.load(f, allow_pickle=False)\nmodel.eval()\nre.compile(x)\njson.load(f)')
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('flags', [
   ('gptjax.generate', '--from=.'),
   ('gptjax.main', '--config=quickstart.py', '--config.init_from=.', '--workdir=run')])

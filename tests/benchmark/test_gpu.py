@@ -217,6 +217,7 @@ def test_variants_are_those_of_the_device(monkeypatch):
   assert ours < variants.available_variants().keys()
 
 
+@pytest.mark.ci
 def test_the_parent_does_not_initialize_the_device():
   code = '''
 from gptjax.benchmark import gpu, machine, sizes, toolchain
@@ -230,6 +231,7 @@ assert not xla_bridge.backends_are_initialized()
   subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=ENVIRONMENT, check=True)
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('contender', ['torch', 'torch-compile-blocks', 'transformers'])
 def test_pytorchs_loss_falls_as_ours_does(contender, monkeypatch):
   torch = pytest.importorskip('torch')

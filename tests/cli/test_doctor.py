@@ -113,6 +113,7 @@ def test_a_section_that_fails_does_not_end_the_report(monkeypatch, capsys):
   assert said.count('OSError: no such device') == 7
 
 
+@pytest.mark.ci
 def test_the_whole_command_ends_well_even_without_devices():
   done = subprocess.run([sys.executable, '-m', 'gptjax', 'doctor'], cwd=ROOT, capture_output=True, text=True,
                         env={**ENVIRONMENT, 'JAX_PLATFORMS': 'tpu'}, timeout=120)

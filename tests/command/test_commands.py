@@ -78,6 +78,7 @@ sys.exit(main.main(['main', *sys.argv[1:]]))
 """
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('body, says', [
   ('b, t, d = (1, 2)', 'ValueError: not enough values'), ("json.loads('[')", 'JSONDecodeError')])
 def test_a_bug_and_an_error_of_a_library_keep_their_traceback(body, says, corpus_folder, tmp_path):
@@ -158,6 +159,7 @@ WITH_CONFIG = ['gptjax.main', '--config=configs/quickstart.py', f'--workdir=/tmp
 WITHOUT = ['gptjax.generate', '--from=gpt2', f'--prompt=a{HALF}']
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('arguments', slow_except([
   WITH_CONFIG, WITHOUT,
   ['gptjax.main', '--config=configs/quickstart.py', '--workdir=/tmp/x', f'--config.data.source=text:{HALF}'],

@@ -271,6 +271,7 @@ def test_a_signal_before_there_is_anything_to_save_ends_all(who):
     assert code == 75 and NOT_BEGUN in error.splitlines()[-1], error
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('who', [pytest.param(0, marks=slow), 1])
 def test_a_signal_after_a_process_has_left_its_steps_hangs_none(who):
   for code, _, error in run_script(2, f'left{who}'):

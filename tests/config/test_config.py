@@ -205,6 +205,7 @@ def test_a_folder_of_data_that_is_not_there_is_refused_at_the_start(field, tmp_p
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('optimizer', OPTIMIZERS)
 def test_memory_needed_counts_the_state_that_a_run_really_has(optimizer):
   from gptjax.train.step import init_state
@@ -256,6 +257,7 @@ def test_a_compilation_cache_of_others_is_refused(tmp_path, monkeypatch, mode, o
     configs.check_cache(str(folder))
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('set_by, cached', [('', 0.1), ('the environment', 1.0), ('the config of JAX', 0.5)])
 def test_small_programs_are_cached_unless_the_user_has_set_the_threshold(tmp_path, set_by, cached):
   name = jax_settings.MIN_COMPILE_SECONDS

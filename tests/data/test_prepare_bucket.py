@@ -122,6 +122,7 @@ def test_a_manifest_of_another_process_is_not_replaced(url, source, monkeypatch)
   assert buckets.read(url / 'manifest.json') == b'of another'
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('fault', [{'fail': 0.1}, {'cut': 0.1, 'method': 'GET'}])
 def test_faults_that_pass_change_nothing(url, source, local, served, fault):
   vars(served[1]).update(fault)

@@ -8,6 +8,7 @@ import markdown_pages as pages
 import pytest
 from conftest import ENVIRONMENT
 
+pytestmark = pytest.mark.ci
 NEEDED = 'sphinx', 'myst_parser', 'sphinx_book_theme', 'sphinx_copybutton'
 
 

@@ -75,6 +75,7 @@ def test_a_task_without_data_has_no_metric_and_says_where_to_get_the_data(done):
   assert 'Only the first 12 examples' in table and '| LAMBADA, perplexity |' in table
 
 
+@pytest.mark.ci
 def test_results_do_not_depend_on_the_mesh(folder, done, tmp_path):
   config = config_of(folder, tasks='winograd,lambada')
   config.mesh.update(dict(data=2, fsdp=2, tensor=2))
@@ -86,6 +87,7 @@ def test_results_do_not_depend_on_the_mesh(folder, done, tmp_path):
       assert ours[task][name] == (value if exact else pytest.approx(value, rel=1e-5)), (task, name)
 
 
+@pytest.mark.ci
 def test_additional_tasks_are_run_and_finished_ones_are_not(folder, done, capfd):
   before = read(done)
   assert evaluate(config_of(folder, tasks='lambada,natural_questions', limit=12), done) == 0

@@ -50,6 +50,7 @@ def theirs(tmp_path_factory):
   return model, folder
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('stride', [None, 1, CONTEXT])
 def test_log_probabilities_are_those_of_transformers(theirs, stride):
   theirs, folder = theirs
@@ -69,6 +70,7 @@ def test_log_probabilities_are_those_of_transformers(theirs, stride):
       assert score.log_prob == 0 and math.isnan(score.perplexity) and math.isnan(score.bits_per_byte)
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('batch_size, axes', [(1, {}), (7, {}), (None, dict(data=4, tensor=2))])
 def test_scores_do_not_depend_on_the_batch_the_other_texts_or_the_mesh(batch_size, axes):
   tokenizer = byte_bpe.train_bpe([TEXTS[0]], N_VOCAB)

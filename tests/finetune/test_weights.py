@@ -33,6 +33,7 @@ def source_of(params):
   return types.SimpleNamespace(read=lambda shapes: jax.tree.map(lambda p, s: p, params, shapes))
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.parametrize('n', [-1, 0, 1])
 @pytest.mark.parametrize('mesh', [{}, dict(data=2, fsdp=2, tensor=2)])
 def test_transferred_and_fresh_weights(n, mesh):
@@ -53,6 +54,7 @@ def test_transferred_and_fresh_weights(n, mesh):
     np.testing.assert_array_equal(leaf[n:], new[n:])
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('mode', ['full', 'last', 'lora'])
 def test_the_exported_language_model_is_the_trained_one(mode):
   config = config_of(**{'finetune.train': mode})

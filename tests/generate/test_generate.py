@@ -291,6 +291,7 @@ def test_the_command_does_without_a_cache_of_others(folder, tmp_path, monkeypatc
   assert not list(cache.iterdir())
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('flags, says', [
   (['--prompt=a', '--top_p=0'], 'generate: argument --top_p: 0 must be'),
   (['--promt=a'], 'generate: --promt is not a flag: did you mean --prompt?')])

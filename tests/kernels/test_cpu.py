@@ -80,6 +80,7 @@ print(cpu.computes_in_calling_thread())
 '''
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('env, found', [
   ({}, 'True'), ({'JAX_CPU_ENABLE_ASYNC_DISPATCH': '1'}, 'False'), ({'JAX_NUM_CPU_DEVICES': '2'}, 'False')])
 def test_a_single_device_computes_in_the_calling_thread(env, found):

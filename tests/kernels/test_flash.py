@@ -42,6 +42,7 @@ def pallas_here(monkeypatch):
   monkeypatch.setattr(flash, 'attend', interpreted)
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('t, blocks', [*CUTS, (100, (32, 16, 4, 2))])
 def test_equals_xla(t, blocks):
   with mesh_of():
@@ -51,6 +52,7 @@ def test_equals_xla(t, blocks):
   np.testing.assert_allclose(gradient, wanted, atol=3e-5)
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('t, blocks', CUTS)
 def test_equals_the_equation_with_the_same_weights_dropped(t, blocks):
   rate, keys = 0.3, keys_of(2)
@@ -71,6 +73,7 @@ def check_flash(t, group, window, segmented, rate, blocks=(32, 16, 4, 2)):
                 *plain.inputs(t, group), kept=kept, **options)
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.parametrize('group, window, segmented', plain.CASES)
 def test_equals_the_equation_with_repeated_heads(group, window, segmented):
   """Blocks of 32 queries and 16 keys of 70 positions: many are skipped; half of the cases have dropout."""

@@ -22,6 +22,7 @@ def check_splash(t, group, window, segmented, **sizes):
     plain.check(functools.partial(splash, **options), *plain.inputs(t, group, **sizes), **options)
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.parametrize('group, window, segmented', plain.CASES)
 def test_splash_equals_the_equation(group, window, segmented):
   """200 positions are padded to 256."""
@@ -35,12 +36,14 @@ def test_splash_equals_the_equation_in_all_cases(group, window, segmented, t):
   check_splash(t, group, window, segmented)
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('k, t', [(64, 640), (128, 256)])
 def test_splash_is_right_with_each_way_to_cut_it_up(k, t):
   """Heads as rows and as columns; the backward pass in one kernel and in two, which skip blocks."""
   check_splash(t, 2, 150, True, h=2, k=k)
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('h, j', [(4, 2), (3, 1)], ids=['heads divided', 'heads whole'])
 def test_splash_on_a_mesh_is_the_same_and_sends_nothing(h, j):
   t = 200

@@ -27,6 +27,7 @@ def qkv(t, b=2, h=3, k=8):
   return jax.random.normal(jax.random.key(t), (3, b, t, h, k))
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.parametrize('t', [1, 2, 127, 128, 129, 300])
 def test_equals_the_plain_computation(t):
   x = qkv(t)
@@ -160,6 +161,7 @@ def splash_here(monkeypatch):
   monkeypatch.setattr(fused, 'splash', functools.partial(fused.splash, interpret=True))
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('sizes', [{}, dict(data=2, fsdp=2, tensor=2)], ids=['one device', 'a mesh'])
 @pytest.mark.parametrize('t, h', [(256, 4), (200, 3)])
 def test_splash_equals_xla_and_sends_nothing(splash_here, sizes, t, h):

@@ -71,6 +71,7 @@ def test_each_weight_has_the_dtype_that_it_declares(name, form):
   assert set(found.values()) == ({'bfloat16'} if 'model.architecture' in changes else {'bfloat16', 'float32'})
 
 
+@pytest.mark.first_cases(3)
 @pytest.mark.parametrize('name', few(FINETUNE))
 def test_each_weight_of_fine_tuning_has_the_dtype_that_it_declares(name):
   config = config_of(**FINETUNE[name], **BFLOAT16)
@@ -100,6 +101,7 @@ def computed_with(function, *arguments):
   return seen
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('scan', [True, False])
 @pytest.mark.parametrize('parts', [1, 2])
 def test_norms_compute_in_float32_in_every_job(scan, parts):
@@ -170,6 +172,7 @@ def parts_of(module):
   return jax.tree.structure(module), list(map(id, params)), list(map(id, jax.tree.leaves(module)))
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.parametrize('function, changes', PURE.values(), ids=PURE)
 def test_what_makes_a_new_module_leaves_the_one_given_as_it_was(function, changes):
   with mesh_of():

@@ -99,6 +99,7 @@ def test_logits_and_gradients_are_those_of_transformers(norm, shape):
   np.testing.assert_allclose(grads['h']['mlp']['c_proj']['w'][1], want, atol=1e-4 * abs(want).max())
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('norm', ['before', 'after'])
 def test_no_position_sees_the_future(norm):
   config = tiny_config(**{'model.norm': norm})

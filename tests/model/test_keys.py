@@ -114,6 +114,7 @@ def test_what_fine_tuning_adds_is_not_correlated_with_a_model_drawn_from_the_sam
     assert_uncorrelated(added | weights(language_model(jax.random.key(0), config)))
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.parametrize('name', few(VARIANTS))
 def test_pretraining_uses_each_key_once(name):
   """Fresh weights, the dropout of some steps, and a sample at the end."""
@@ -135,6 +136,7 @@ def test_pretraining_uses_each_key_once(name):
   uses.check()
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.parametrize('name', few(FINETUNE))
 def test_fine_tuning_uses_each_key_once(name):
   """Fresh weights, and the dropout of some steps; layers unrolled, as no keys of a loop are seen."""

@@ -77,6 +77,7 @@ def test_grouped_heads_are_heads_whose_keys_and_values_are_equal():
     np.testing.assert_allclose(few(tokens), many(tokens), atol=1e-5)
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('n_kv_head', [1, 2, 4])
 def test_the_cache_has_the_heads_of_keys_and_values_alone(n_kv_head):
   config = tiny_config(**{'model.n_kv_head': n_kv_head, 'model.head_size': 6})

@@ -122,6 +122,7 @@ def test_every_weight_has_a_gradient(name):
     assert all(np.abs(layer).max() > 1e-8 for layer in layers), path
 
 
+@pytest.mark.first_cases(2)
 @few_variants
 def test_no_position_sees_a_later_one(name):
   config = config_of(name)
@@ -160,6 +161,7 @@ def test_decoding_with_a_cache_gives_the_logits_of_the_forward_pass_or_is_refuse
         np.testing.assert_allclose(logits[row], want[row, length + i - 1], atol=2e-5, err_msg=f'{row} {i}')
 
 
+@pytest.mark.first_cases(7)
 @every_variant
 def test_the_count_of_parameters_is_that_of_the_tree(name):
   config = config_of(name)
@@ -172,6 +174,7 @@ def test_the_count_of_parameters_is_that_of_the_tree(name):
   assert n_params(config.model) == padded - 3 * tables * config.model.n_embd
 
 
+@pytest.mark.first_cases(2)
 @few_variants
 def test_the_count_of_flops_is_that_of_the_forward_pass(name):
   """PaLM's convention: 6 FLOPs per parameter and token, biases and gains included, and attention."""
@@ -224,6 +227,7 @@ def matmul_flops(jaxpr):
   return total
 
 
+@pytest.mark.first_cases(7)
 @every_variant
 def test_matrices_decay_and_those_of_blocks_are_matrices_of_muon(name):
   config = config_of(name)
@@ -255,6 +259,7 @@ def test_every_large_matrix_is_stored_in_shards_over_fsdp_and_tensor(name):
       assert shards >= ({'fsdp'} if whole_heads and 'attn/' in path_of(path) else {'fsdp', 'tensor'}), path
 
 
+@pytest.mark.first_cases(2)
 @few_variants
 def test_lora_adapts_every_matrix_of_a_block_and_changes_nothing_at_first_or_is_refused(name):
   if 'model.architecture' in VARIANTS[name]:
@@ -275,6 +280,7 @@ def test_lora_adapts_every_matrix_of_a_block_and_changes_nothing_at_first_or_is_
   assert {path.replace('lora/lora_a', 'w') for path in found if path.endswith('lora_a')} == of_blocks
 
 
+@pytest.mark.first_cases(2)
 @few_variants
 def test_an_export_gives_the_same_logits_or_is_refused(name, tmp_path):
   pytest.importorskip('torch')

@@ -39,6 +39,7 @@ def weights(changes=()):
           for path, leaf in jax.tree.flatten_with_path(shapes)[0]}
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('parts', [1, 4])
 @pytest.mark.parametrize('mesh', ['data', 'replica'])
 def test_data_parallel_sums_its_gradients_once_a_step(mesh, parts):
@@ -47,6 +48,7 @@ def test_data_parallel_sums_its_gradients_once_a_step(mesh, parts):
   assert sum(size for one in found for size in one.sizes) == sum(weights().values())
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('remat, gatherings', [('none', 1), ('full', 2)])
 def test_fully_sharded_gathers_a_layer_once_each_way_and_scatters_its_gradient_once(remat, gatherings):
   found = sent((('fsdp', 8),), (('model.remat', remat),))
@@ -61,6 +63,7 @@ def test_fully_sharded_gathers_a_layer_once_each_way_and_scatters_its_gradient_o
   assert moved.keys() == {'all-gather', 'all-reduce', 'reduce-scatter'}
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('heads, reductions', [(4, 2), (5, 1)])
 def test_tensor_parallel_has_two_reductions_a_layer_each_way(heads, reductions):
   """With heads that the mesh cannot divide, attention is whole and only the MLP has one."""
@@ -82,6 +85,7 @@ def test_slow_axes_carry_gradients_alone():
   assert sum(size for one in late for size in one.sizes) == sum(sharded.values()) // 4 + whole
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('sizes', [dict(fsdp=4, tensor=2), dict(data=2, fsdp=2, tensor=2),
                                    dict(replica=2, fsdp=2, tensor=2)], ids=str)
 def test_on_products_of_axes_weights_alone_are_gathered_and_nothing_is_moved_by_accident(sizes):
@@ -120,6 +124,7 @@ def late_sums(jaxpr):
   return found
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.parametrize('parts', [1, 2])
 @pytest.mark.parametrize('job', ['pretrain', 'finetune'])
 @pytest.mark.parametrize('mesh', [dict(data=4), dict(replica=2, fsdp=2)], ids=str)

@@ -175,6 +175,7 @@ def test_losses_do_not_depend_on_the_environment(corpus_folder, tmp_path, refere
   assert_same_losses(tmp_path / 'run', reference, row.near)
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('row', slow_unless(REFUSED, FAST))
 def test_what_can_never_work_is_refused_in_one_line(corpus_folder, tmp_path, cache, row):
   done = train(corpus_folder, tmp_path / 'run', row, cache)

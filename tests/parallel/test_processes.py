@@ -104,6 +104,7 @@ def test_a_roll_call_in_one_does_not_disturb_what_all_do():
     assert code == 0, error
 
 
+@pytest.mark.ci
 def test_a_barrier_that_all_have_reached_lets_pass_whatever_the_time():
   for code, _, error in run_script(2, 'no wait'):
     assert code == 0, error
@@ -237,6 +238,7 @@ STEP = {'SLURM_JOB_ID': '1', 'SLURM_STEP_NODELIST': 'localhost', 'SLURM_NTASKS':
         'SLURM_LOCALID': '0', 'JAX_COORDINATOR_PORT': ''}
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('env, code, says', [
   ({}, 0, '1 process'), ({**STEP, 'SLURM_STEP_NUM_TASKS': '1'}, 0, '1 process'),
   ({**STEP, 'SLURM_PROCID': 'x'}, 2, "SLURM_PROCID='x' is not a non-negative integer"),

@@ -28,6 +28,7 @@ def compiled(preset, more='{}'):
                         env={**os.environ, 'JAX_PLATFORMS': 'cpu'}, capture_output=True, check=False)
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('preset', xla_presets.PRESETS)
 def test_the_compiler_knows_all_options_of(preset):
   done = compiled(preset)

@@ -32,6 +32,7 @@ def named(name, device=None, **changes):
   return config
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('name', SIZES)
 def test_flops_match_the_equation(name):
   """Layers, microbatches and chunks of the loss are loops; the attention's square is not all computed."""
@@ -52,6 +53,7 @@ def test_rematerialization_is_counted():
   assert 1.1 < full / less < 4 / 3
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('sizes', [dict(fsdp=4), dict(data=2, tensor=2)], ids=str)
 def test_state_bytes_match_the_arrays_on_a_device(sizes):
   config = tiny_config(**{'train.microbatch_size': 4})
@@ -141,6 +143,7 @@ def test_a_plan_is_printed_completely():
     assert word in said, word
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('flags, said', [
   (['--config=configs/gpt2_xl.py'], '--topology is missing'),
   (['--config=configs/gpt2_xl.py', '--topology=v9:2x2'], 'v4, v5e, v5p, v6e, h100, a100'),

@@ -48,6 +48,7 @@ def test_on_a_device_a_step_is_read_while_the_next_one_runs(order):
                                             'call 4, call 5, read 4, read 5, evaluate')
 
 
+@pytest.mark.ci
 def test_where_a_call_returns_after_its_step_it_is_read_at_once(order):
   assert order(in_calling_thread=True) == ('call 1, read 1, call 2, read 2, call 3, read 3, evaluate, '
                                            'call 4, read 4, call 5, read 5, evaluate')
@@ -61,6 +62,7 @@ def compilations(monkeypatch):
   return found
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('beside', [True, False])
 def test_the_step_compiles_while_the_state_is_made(config, tmp_path, monkeypatch, beside):
   """But not on simulated devices, whose threads the compiler takes."""

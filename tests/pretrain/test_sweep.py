@@ -76,6 +76,7 @@ def no_report(monkeypatch, request):
     monkeypatch.setattr(sweeps, 'write_report', lambda sizes, workdir: None)
 
 
+@pytest.mark.ci
 def test_each_size_has_a_workdir_of_its_own_and_its_tasks_come_after_it(file, tmp_path):
   seen, start = planned(file, tmp_path)
   assert start() == 0
@@ -132,6 +133,7 @@ def test_the_workdir_of_a_run_is_refused(file, tmp_path):
   assert not seen
 
 
+@pytest.mark.ci
 def test_the_time_of_a_run_does_not_include_the_runs_before_it(file, tmp_path, monkeypatch):
   monkeypatch.setattr(telemetry, 'PROCESS_START', -1.0)
   planned(file, tmp_path)[1]()
@@ -202,6 +204,7 @@ def test_a_size_without_a_sweep_is_refused(file, tmp_path):
   assert done.returncode == 2 and f'for one size use --config={file}:large' in done.stderr
 
 
+@pytest.mark.ci
 def test_a_size_that_fails_ends_the_command_with_its_exit_code(file, tmp_path):
   done = run(command(file, tmp_path, '--config.model.n_head=5', '--config.sweep.tasks='))
   lines = done.stderr.splitlines()

@@ -53,6 +53,7 @@ def assert_equal(model, other):
     np.testing.assert_array_equal(value, theirs[name])
 
 
+@pytest.mark.first_cases(1)
 def test_a_folder_in_a_bucket_loads_to_the_same_bits(folder, bucket, served):
   put(folder, bucket)
   access.write(bucket / 'pytorch_model.bin', b'a pickle, which is not copied')
@@ -81,6 +82,7 @@ def test_what_is_no_model_is_refused_without_a_download(bucket, name, says):
   assert str(url) in str(error.value) and not list(cache.root().glob('folders/*/*'))
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('name', ['', 'pytorch_model.bin'])
 def test_weights_in_a_bucket_are_imported_into_it(folder, bucket, name):
   torch = pytest.importorskip('torch')
@@ -114,6 +116,7 @@ def test_an_export_into_a_bucket_is_that_into_a_folder(folder, bucket, tmp_path,
   assert not list(cache.root().glob('outgoing/*/*/*'))
 
 
+@pytest.mark.first_cases(1)
 def test_half_of_an_export_does_not_load_and_an_old_one_stays_whole(folder, bucket, served, monkeypatch):
   with mesh_of():
     model, tokenizer = gptjax.load(folder)
@@ -188,6 +191,7 @@ def test_a_milestone_that_is_not_whole_does_not_hide_its_checkpoint(bucket, tmp_
                                       10: paths.below(workdir, 'checkpoints/10')}
 
 
+@pytest.mark.first_cases(1)
 def test_the_tokenizer_of_a_run_is_written_again_unless_it_is_known_to_be_whole(folder, bucket):
   with mesh_of():
     tokenizer = gptjax.load(folder)[1]

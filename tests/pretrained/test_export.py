@@ -38,6 +38,7 @@ def loaded(folder, **sizes):
     return gptjax.load(folder)
 
 
+@pytest.mark.first_cases(4)
 @pytest.mark.parametrize('sizes', [{}, dict(data=2, fsdp=2, tensor=2)], ids=['one device', 'eight'])
 @pytest.mark.parametrize('kind, changes', [
   ('gpt2', dict(vocab_size=131)),
@@ -173,6 +174,7 @@ def test_a_tokenizer_of_another_kind_comes_in_and_goes_out_as_it_is(tmp_path, no
   assert loaded(folder)[1].digest == tokenizer.digest == loading.load(str(folder)).digest
 
 
+@pytest.mark.ci
 def test_a_folder_of_transformers_gives_the_digest_of_openais_files(tmp_path, novel):
   for kind, model_class in (('gpt2', 'GPT2Tokenizer'), ('gpt1', 'OpenAIGPTTokenizer')):
     ours = loading.load(f'{kind}:{SHARED}/bpe/{kind}')
@@ -221,6 +223,7 @@ VARIANTS = [
    'scale_attn_by_inverse_layer_idx': True}]
 
 
+@pytest.mark.first_cases(7)
 @pytest.mark.parametrize('norm', ['before', 'after'])
 @pytest.mark.parametrize('variant', VARIANTS, ids=lambda variant: ' '.join(map(str, variant)) or 'plain')
 def test_an_export_gives_the_same_logits_or_is_refused_when_the_config_is_read(tmp_path, variant, norm):
@@ -272,6 +275,7 @@ ELSE = {
 }
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.parametrize('case', ELSE)
 def test_a_model_that_is_not_exactly_gpt2_is_refused(tmp_path, case):
   change, says = ELSE[case]

@@ -81,6 +81,7 @@ def check_parity(theirs, folder, lengths):
   assert not want
 
 
+@pytest.mark.first_cases(3)
 @pytest.mark.parametrize('kind, changes', ODD)
 def test_logits_loss_and_gradients_are_those_of_transformers(tmp_path, kind, changes):
   theirs, folder = saved(tmp_path, kind, **changes)
@@ -168,6 +169,7 @@ def test_half_precision_is_read_exactly_and_kept_in_float32(tmp_path, dtype):
     np.testing.assert_allclose(ours(tokens), logits_of(theirs, tokens), atol=1e-4, rtol=0)
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.parametrize('sizes', [dict(fsdp=8), dict(data=2, fsdp=2, tensor=2), dict(fsdp=2, tensor=4)])
 @pytest.mark.parametrize('kind', ['gpt2', 'openai-gpt'])
 def test_on_eight_devices_the_weights_lie_as_the_mesh_says_and_the_logits_are_the_same(tmp_path, kind, sizes):

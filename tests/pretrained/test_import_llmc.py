@@ -24,6 +24,7 @@ def imported(content, tmp_path, *arguments):
   return tmp_path / 'out'
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('multiple', [1, 64, 128])
 def test_logits_and_bits_are_those_of_the_model_that_was_written(tmp_path, multiple):
   judge = twin('gpt2', **ODD)

@@ -32,6 +32,7 @@ def require_logits(folder, expected):
   np.testing.assert_allclose(logits_of(opened(folder), TOKENS), expected, atol=1e-4)
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.parametrize('vocab', [61, 64, 128])
 @pytest.mark.parametrize('bias', [True, False])
 def test_logits_are_those_of_the_model_that_wrote_it(tmp_path, vocab, bias):
@@ -88,6 +89,7 @@ def test_masks_of_old_versions_of_pytorch_are_left_out(tmp_path):
   require_logits(folder, nanogpt_logits(judge, TOKENS))
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('head', ['copy', 'NaN', 'absent', 'untied'])
 def test_the_head_is_tied_if_it_is_a_copy_of_the_embedding(tmp_path, head, capsys):
   judge = nanogpt()

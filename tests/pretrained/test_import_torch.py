@@ -43,6 +43,7 @@ def write(judge, folder, shards=1, **save):
   return folder
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.parametrize('kind, changes', KINDS)
 @pytest.mark.parametrize('shards', [1, 3])
 def test_logits_and_bits_are_those_of_transformers(tmp_path, kind, changes, shards):
@@ -175,6 +176,7 @@ def test_any_damage_is_refused_in_one_line_or_changes_numbers_only(tmp_path, zip
   assert refused > 30
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('version, says', [
   (None, "needs PyTorch: pip install 'gptjax[import]'"),
   ('2.5.1+cu124', r"PyTorch 2.5.1+cu124 can run code .* \(CVE-2025-32434\): pip install 'gptjax[import]'")])

@@ -132,6 +132,7 @@ def test_other_tensors_are_refused_with_their_names_and_shapes_in_the_file(tmp_p
     gptjax.load(tmp_path)
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('kind, sizes', [('llama', dict(fsdp=2, tensor=2)), ('qwen3', dict(fsdp=4)),
                                          ('llama', dict(tensor=4))])
 def test_on_several_devices_each_has_its_shard_and_the_logits_are_the_same(tmp_path, kind, sizes):
@@ -162,6 +163,7 @@ def test_a_model_that_transformers_refuses_to_open_is_not_exported():
   assert export.export_unsupported_reason(tiny_config(**llama, **{'model.qk_norm': True})) is None
 
 
+@pytest.mark.first_cases(3)
 @pytest.mark.parametrize('changes', [
   {'model.positions': 'learned'}, {'model.norm_type': 'layer'}, {'model.bias': True}, {'model.mlp': 'plain'},
   {'model.activation_function': 'gelu_new'}, {'model.activation_function': 'relu_squared'},

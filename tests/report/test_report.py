@@ -325,6 +325,7 @@ def test_an_evaluation_shows_the_curves_of_the_run_that_it_evaluates(workdirs, t
   assert 'Training loss' in read(pages.write([tmp_path / 'evaluation'], tmp_path)[0]).text
 
 
+@pytest.mark.ci
 def test_the_command(workdirs, tmp_path):
   ran = subprocess.run([sys.executable, '-m', 'gptjax.report', f'--out={tmp_path}', *(
     f'--workdir={workdir}' for workdir in workdirs)], cwd=ROOT, capture_output=True, text=True,

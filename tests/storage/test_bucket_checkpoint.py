@@ -99,6 +99,7 @@ def test_no_array_is_read_back_and_the_manifest_is_put_last(folder, served):
   assert served.answered < written / 2 + 100_000
 
 
+@pytest.mark.ci
 def test_the_newest_and_the_best_stay_and_interrupted_deletions_are_finished(folder):
   save(folder, 1, 2, 3, 4, 5, keep=2, keep_best=1, metrics={1: 5.0, 2: 1.0, 3: 4.0})
   assert step_folders.steps(folder) == [2, 4, 5]
@@ -120,6 +121,7 @@ def test_milestones_keep_the_weights_alone(folder):
   assert found['arrays'] and all(name.startswith('params/') for name in found['arrays'])
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('what', [
   'changed', 'no manifest', pytest.param('missing', marks=pytest.mark.slow),
   pytest.param('manifest', marks=pytest.mark.slow)])
@@ -164,6 +166,7 @@ def test_a_lost_folder_gets_no_manifest_and_ends_the_run_at_once(folder):
   assert not buckets.entry(folder / '5' / manifest.MANIFEST) and step_folders.steps(folder) == [3]
 
 
+@pytest.mark.ci
 def test_a_deletion_that_was_interrupted_does_not_delete_the_step_when_it_is_saved_again(folder):
   save(folder, 3, 5)
   buckets.put(folder / '5.deleting', b'')
@@ -184,6 +187,7 @@ def test_an_outage_is_not_damage(folder, served, monkeypatch):
   assert restored(folder)[0] == 3 and not buckets.entry(folder / '3.damaged')
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('fault', [{'fail': 0.1}, *(pytest.param(fault, marks=pytest.mark.slow) for fault in (
   {'fail': 0.1, 'code': 429}, {'mutations_per_second': 1.0},
   {'cut': 0.1, 'path': '^/(download|storage/v1/b/buck/o/|buck/)'}))])

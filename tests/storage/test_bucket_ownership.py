@@ -121,6 +121,7 @@ def test_a_killed_owner_of_this_machine_is_replaced_at_once(folder, tmp_path):
     assert not said and bucket_ownership.read(folder)[1]['pid'] == os.getpid()
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('vanished', [False, True])
 def test_one_of_many_that_start_together_owns_the_folder(folder, vanished):
   if vanished:

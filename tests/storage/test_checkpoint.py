@@ -68,6 +68,7 @@ def assert_same(a, b):
     np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('source, target', [
   (dict(), dict(fsdp=8)), (dict(fsdp=4, tensor=2), dict(data=2)), (dict(data=8), dict(fsdp=2, tensor=4))])
 def test_restores_to_the_bit_onto_another_mesh(tmp_path, source, target):
@@ -104,6 +105,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.parametrize('damage', DAMAGES)
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(tmp_path, damage):
   save(tmp_path, 5, 10)
@@ -200,6 +202,7 @@ def test_digests_do_not_depend_on_the_mesh():
 SPECIAL = ['gpt2 [lr=3e-4]', 'a*b', 'a?b', 'a\\b', '[', 'a b/c*/[d]']
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.parametrize('name', SPECIAL)
 def test_a_path_that_libraries_read_as_something_else_keeps_its_checkpoints(tmp_path, name):
   folder = tmp_path / name / 'checkpoints'
@@ -312,6 +315,7 @@ except Exception as error:
 '''
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('look, says', [
   ('first', 'are left'), ('blind', 'no space left on the disk'),  # blind: as where a quota counts, no disk
   ('ulimit', 'File too large: raise the limit of file sizes (ulimit -f)'),

@@ -35,6 +35,7 @@ def weights(milestone, sizes=None):
                                    target_on(sizes or {}).params)
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('source, target', [(dict(), dict(fsdp=8)), (dict(fsdp=4, tensor=2), dict())])
 def test_a_milestone_has_the_weights_alone_to_the_bit(tmp_path, source, target):
   save(tmp_path, 5, 10, 15, 20, 25, sizes=source)
@@ -50,6 +51,7 @@ def test_a_milestone_has_the_weights_alone_to_the_bit(tmp_path, source, target):
     assert sorted(path.name for path in folder.iterdir()) == ['manifest.json', 'state']
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.parametrize('name', SPECIAL)
 def test_also_under_a_path_that_libraries_read_as_something_else(tmp_path, name):
   save(tmp_path / name, 10, 11)

@@ -39,6 +39,7 @@ def folder(served, monkeypatch):
   vars(served).update(NO_FAULTS)
 
 
+@pytest.mark.ci
 def test_a_state_comes_back_on_another_mesh_and_damage_is_found(folder):
   save(folder, 3, 5)
   step, state, said = restored(folder, {'data': 2, 'fsdp': 2})

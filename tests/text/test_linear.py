@@ -107,6 +107,7 @@ def test_every_pattern_takes_linear_time(name):
   assert not slow
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('pattern', [r'\s+$', r'([^ ]+)\.(?![^ ])', r'\S*x', r'"[^"]*"'])
 def test_the_test_sees_a_pattern_that_is_not_linear(pattern):
   made = re.compile(pattern)
@@ -155,6 +156,7 @@ LONG_TEXTS = {
      for i, style in enumerate(STYLES)}}
 
 
+@pytest.mark.first_cases(4)
 @pytest.mark.parametrize('name', LONG_TEXTS)
 def test_every_reader_of_text_takes_linear_time(name, monkeypatch):
   monkeypatch.setattr(files, 'CHUNK', 100)

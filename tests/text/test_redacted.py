@@ -122,6 +122,7 @@ def test_a_corpus_whose_manifest_holds_the_link_itself_is_still_found(corpus, tm
   assert prepared(tmp_path / 'old', source)['content'] == manifest['content']
 
 
+@pytest.mark.ci
 def test_a_run_records_no_secret(corpus, tmp_path):
   source = f'jsonl:https://AKIAEXAMPLE:{SECRETS[1]}@host/x?X-Amz-Signature=0a1b2c3d4e5f'
   flags = (f'--config.data.source={source}', '--config.train.steps=2', '--config.eval.every_steps=2',

@@ -35,6 +35,7 @@ def test_distance_is_one(a, b, c):
   assert words.distance('ab' + a, 'ba' + a) == 1
 
 
+@pytest.mark.ci
 @settings(deadline=None)
 @given(st.integers(0, 10**6))
 def test_one_typing_error_in_any_field_is_understood(seed):

@@ -42,6 +42,7 @@ def test_the_gradient_is_the_slope_of_the_loss(name):
   np.testing.assert_allclose((one - other) / (2 * step), slope ** 2, rtol=1e-2)
 
 
+@pytest.mark.first_cases(1)
 @every_objective
 def test_meshes_microbatches_and_chunks_change_neither_loss_nor_gradients(name):
   batch = random_batch(config_of(name))
@@ -55,6 +56,7 @@ def test_meshes_microbatches_and_chunks_change_neither_loss_nor_gradients(name):
     np.testing.assert_allclose(got, true, atol=2e-5 * np.abs(true).max(), rtol=1e-4)
 
 
+@pytest.mark.first_cases(1)
 @every_objective
 def test_a_position_without_a_target_has_no_part_in_the_loss(name):
   config = config_of(name)

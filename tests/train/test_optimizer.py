@@ -75,6 +75,7 @@ def declared_of(config):
     return declarations(jax.eval_shape(lambda: language_model(jax.random.key(0), config)))
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('name', OPTIMIZERS)
 def test_where_there_is_no_gradient_weights_that_decay_do_so_and_nothing_else_changes(name):
   config = tiny_config(**{'optimizer.name': name, 'optimizer.weight_decay': 0.1})
@@ -92,6 +93,7 @@ def test_where_there_is_no_gradient_weights_that_decay_do_so_and_nothing_else_ch
       np.testing.assert_allclose(update, scale * w if decays else 0 * w, rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('name', OPTIMIZERS)
 def test_the_update_of_a_layer_depends_on_no_other_layer(name):
   """Layers are stacked in one array: a norm or a mean over all of it would mix them."""
@@ -111,6 +113,7 @@ def test_the_update_of_a_layer_depends_on_no_other_layer(name):
     assert np.abs(changed[1] - update[1]).max() > 1e-3
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.parametrize('name', OPTIMIZERS)
 @pytest.mark.parametrize('tied', [True, False])
 def test_embedding_rate_scales_the_updates_of_embeddings_alone(name, tied):
@@ -203,6 +206,7 @@ def test_muon_orthogonalizes_each_layer_and_each_of_query_key_value_by_itself():
     np.testing.assert_allclose(updates[name], jnp.sign(grads[name]), atol=1e-3)
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('name', OPTIMIZERS)
 def test_updates_do_not_depend_on_the_mesh(name):
   config = tiny_config(**{'optimizer.name': name})

@@ -69,6 +69,7 @@ def assert_close(found, expected):
 
 
 # Those whose attention or positions differ in the default run, all in the slow one.
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('name', [
   pytest.param(name, marks=[pytest.mark.slow] * (name not in ('gpt2', *ROTARY[:1]))) for name in ATTENTIVE])
 def test_the_loss_and_gradients_are_those_of_one_document_at_a_time(name):
@@ -77,6 +78,7 @@ def test_the_loss_and_gradients_are_those_of_one_document_at_a_time(name):
   assert_close(loss_and_gradients(config, batch), loss_and_gradients(config, alone(batch, positions=False)))
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('name', ['gpt1', *ROTARY[:1]])
 def test_positions_that_do_not_restart_are_those_of_the_row(name):
   """Rotary ones are relative, so that a document of any place gives the same."""

@@ -71,6 +71,7 @@ def test_the_error_of_a_shard_that_is_waited_for_is_raised_to_its_reader():
   assert shard.error is error and not queue._waited_for
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('bytes_come', [True, False])
 def test_waiting_is_progress_only_while_bytes_come(bytes_come):
   queue, shard, called = shard_queue.Queue(), Shard(), []

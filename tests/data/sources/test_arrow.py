@@ -116,6 +116,7 @@ def test_dirty_rows(tmp_path, monkeypatch):
     assert found[0].fields == {} and found[5].fields == {'url': 'v'}
 
 
+@pytest.mark.first_cases(2)
 @pytest.mark.parametrize('new, compression', LAYOUTS)
 def test_every_cut_is_a_problem_after_the_rows_before_it(tmp_path, new, compression):
   write(tmp_path / 'a.arrow', pyarrow.table({'text': [str(i) for i in range(40)]}), 10, new, compression)

@@ -83,6 +83,7 @@ def correct(found, field='correct'):
   return [example[field] for example in found.examples]
 
 
+@pytest.mark.first_cases(3)
 @pytest.mark.parametrize('task', PRESENT, ids=[task.label for task in PRESENT])
 def test_every_answer_is_that_of_transformers(folder, shared_data, task):
   found = run(folder, task.name, sources.DataOptions(str(shared_data), '', LIMIT))
@@ -94,6 +95,7 @@ def test_every_answer_is_that_of_transformers(folder, shared_data, task):
   assert found.metrics['centered'] == pytest.approx((sum(wanted) / LIMIT - base) / (1 - base))
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('label', ['copa', 'core_winograd', 'lambada_openai', 'arc_easy'])
 def test_a_trained_model_is_above_chance_and_its_control_is_not(trained, tmp_path, label):
   task, = (task for task in TABLE if task.name == label)

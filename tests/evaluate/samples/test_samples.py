@@ -196,6 +196,7 @@ def test_texts_do_not_depend_on_the_batch(workdirs, corpus):
   assert texts[0] == texts[1]
 
 
+@pytest.mark.ci
 def test_samples_of_other_weights_are_not_those_of_a_model(workdirs, corpus):
   flags = 'best-of', f'--workdir={workdirs[0]}', '--prompt=the', '--number=2', '--tokens=8'
   run(*flags)
@@ -234,6 +235,7 @@ def report(workdirs):
   return page.write(workdirs, workdirs[0].parent / 'report')[1].read_text()
 
 
+@pytest.mark.ci
 def test_the_report_shows_the_smallest_beside_the_largest_model(workdirs, corpus):
   run('contexts', *(f'--workdir={workdir}' for workdir in workdirs), f'--contexts={corpus}', '--number=7')
   text, shown = report(workdirs), lambda one: one.replace('\r', '\n')  # as `read_text` reads line ends

@@ -70,16 +70,19 @@ def check(scores, expected):
   assert [score[2:4] for score in scores] == [one[2:4] for one in expected]
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('batch_size', [1, 3, 64])
 def test_scores_are_those_of_one_request_at_a_time(batch_size, expected):
   check(found(REQUESTS, batch_size), expected)
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('name', ['soft cap', 'sliding window', 'everything'])
 def test_scores_of_a_variant_are_those_of_its_logits(name):
   check(found(REQUESTS, changes=VARIANTS[name]), scores_from_logits(VARIANTS[name]))
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('axes', [dict(data=2, fsdp=2, tensor=2), dict(data=8)])
 def test_scores_do_not_depend_on_the_mesh(axes, expected):
   check(found(REQUESTS, **axes), expected)

@@ -62,6 +62,7 @@ def test_scores_are_those_of_the_requests_one_by_one(several):
     check(small(), shared_prefix.score_groups(small(), 'x', several), several)
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('axes, changes', [
   *(pytest.param(*case, marks=pytest.mark.slow) for case in (
     (dict(data=8), {}), (dict(data=2, fsdp=2, tensor=2), {}),

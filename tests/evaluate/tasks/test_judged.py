@@ -227,6 +227,7 @@ def check_winograd(folder, judge, shared, limit):
     assert found.metrics[f'accuracy_{way}'] == right / len(items)
 
 
+@pytest.mark.ci
 def test_winograd(folder, judge, shared_data):
   check_winograd(folder, judge, shared_data, 40)
 
@@ -303,6 +304,7 @@ def test_an_error_in_a_cbt_file_has_its_line(tmp_path, line, says):
     suite.TASKS['cbt_ne'].read(sources.DataOptions(str(tmp_path), '', 0))
 
 
+@pytest.mark.ci
 def test_natural_questions(folder, judge, shared_data, tmp_path, monkeypatch):
   """Half of the questions get as answer what the judge's model says, so that some answers are right."""
   monkeypatch.setattr(question_answering, 'SHORT_ANSWER_TOKENS', 6)

@@ -25,6 +25,7 @@ pieces = st.lists(st.one_of(st.sampled_from(WORDS), st.text(max_size=4)), max_si
 texts = st.one_of(st.text(), pieces, st.lists(pieces.map(lambda line: f' {line} ')).map('\n'.join))
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('name', STYLES)
 @given(text=texts)
 @settings(deadline=None, max_examples=400)
@@ -50,6 +51,7 @@ def test_natural_text_is_what_a_person_would_write(name, stored, natural):
   assert count_kept_spans(natural) == 0
 
 
+@pytest.mark.first_cases(1)
 @pytest.mark.parametrize('name', ['wiki.test.raw', 'test.txt', 'valid.txt', 'train.txt'])
 def test_the_real_files_come_back_and_hardly_a_word_is_marked(shared_data, name):
   text = (shared_data / 'text' / 'wikitext-2' / name).read_bytes().decode()

@@ -34,6 +34,7 @@ def config_of(names, sets, corpus, **changes):
   return studies.with_changes(config, {**tiny, **changes})
 
 
+@pytest.mark.first_cases(3)
 @pytest.mark.parametrize('name', TASKS)
 def test_a_published_set_is_read_as_published(name, sets, corpus_folder):
   config = tiny_config(**{'data.tfds_dir': sets, 'finetune.predict': True, 'model.n_ctx': 64,

@@ -80,6 +80,7 @@ def test_faults_that_pass_change_nothing(bucket, served, tmp_path, fault):
     'file': 3_000_000, 'new': 4, **{str(n): 1000 * n for n in range(4)}}
 
 
+@pytest.mark.first_cases(1)
 def test_a_server_that_is_back_after_a_while_is_waited_for_with_a_report(bucket, served, monkeypatch):
   waited = []
   monkeypatch.setattr(buckets._Settings, 'on_retry', staticmethod(lambda: waited.append(1)))

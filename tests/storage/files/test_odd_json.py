@@ -205,6 +205,7 @@ def copy(root, tmp_path_factory):
   return target
 
 
+@pytest.mark.first_cases(3)
 @pytest.mark.parametrize('name', FILES)
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())

@@ -197,6 +197,7 @@ def test_closing_waits_a_short_time_for_the_storage(path, monkeypatch, tmp_path)
   writer._thread.join()
 
 
+@pytest.mark.first_cases(1)
 def test_a_merge_that_fails_is_reported_as_such_and_tried_again(path, monkeypatch):
   monkeypatch.setattr(parts, 'MERGED', 2)
   said, remove, failed = [], access.remove, []
