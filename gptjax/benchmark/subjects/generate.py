@@ -144,12 +144,12 @@ def task_of(row):
   return row['what'].rpartition(', ')[2]
 
 
-def make_gates(seconds):
+def make_gates(seconds, size, dtype):
   """Gates of the medians, see `results.gate`."""
-  ours, theirs = seconds[OURS], seconds[TRANSFORMERS]
-  return [*(results.gate(f'{task}, times as fast as {TRANSFORMERS}', '>=', 1,
-                         speedup(ours[task], theirs[task])) for task in (ONE, READ)),
-          results.gate('batch 8, times the tokens/s of batch 1', '>=', 3,
+  ours, theirs, what = seconds[OURS], seconds[TRANSFORMERS], f'generation {size}, {dtype}'
+  return [*(results.gate(f'{what}, {task}, times as fast as {TRANSFORMERS}', '>=', 1,
+                         speedup(ours[task], theirs[task])) for task in (ONE, READ, EIGHT)),
+          results.gate(f'{what}, {EIGHT}, times the tokens/s of {ONE}', '>=', 3,
                        8 * speedup(ours[EIGHT], ours[ONE]))]
 
 
@@ -230,7 +230,8 @@ def measure(args, contenders):
     print(f'gptjax.benchmark: there are no measurements of {OURS}: see its message above', file=sys.stderr)
     return 1
   rows = with_limits(rows, answers)
-  facts, gates = answers[OURS][0], make_gates(seconds) if TRANSFORMERS in seconds else []
+  facts = answers[OURS][0]
+  gates = make_gates(seconds, args.size, args.dtype) if TRANSFORMERS in seconds else []
   gates += limits.gates(row for row in rows if task_of(row) == ONE)
   for check in gates:
     records.add('gate', **check)
