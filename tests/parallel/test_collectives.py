@@ -99,6 +99,7 @@ def test_on_products_of_axes_weights_alone_are_gathered_and_nothing_is_moved_by_
                          if name.endswith('/w') or name in ('wte', 'wpe'))
 
 
+@pytest.mark.ci
 def test_no_array_is_copied_whole_because_its_sharding_is_lost():
   meshes = [({'tensor': 4}, {}), ({'data': 2, 'fsdp': 4}, {}),
             ({'fsdp': 4, 'tensor': 2}, {'model.n_head': 5, 'model.n_embd': 40, 'model.remat': 'full'}),

@@ -56,6 +56,7 @@ def assert_same(model, other):
     np.testing.assert_array_equal(mine, its)
 
 
+@pytest.mark.ci
 def test_a_run_on_eight_devices_is_loaded_on_one_and_on_another_mesh(workdir, corpus_folder):
   model, tokenizer = loaded(workdir)
   made = open_corpus(str(corpus_folder), 'train', verify=False).tokenizer

@@ -76,6 +76,7 @@ def test_a_run_in_a_bucket_reads_like_one_on_this_machine_over_resumes(workdir, 
   assert 'omitted' not in capsys.readouterr().err
 
 
+@pytest.mark.ci
 def test_no_kill_loses_a_step_before_a_checkpoint(workdir, served, tmp_path):
   environment = {**os.environ, **ENVIRONMENT}
   rng, saved = random.Random(served[0]), 0

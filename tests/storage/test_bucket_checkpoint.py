@@ -200,6 +200,7 @@ def test_faults_that_pass_change_nothing(folder, served, fault):
   assert step_folders.steps(folder) == [5]
 
 
+@pytest.mark.ci
 def test_training_survives_failed_saves_but_not_several_in_a_row(folder, served, monkeypatch):
   monkeypatch.setattr(buckets._Settings, 'retry_seconds', 1)
   def refuse(step):
@@ -214,6 +215,7 @@ def test_training_survives_failed_saves_but_not_several_in_a_row(folder, served,
   assert 'http_response_body' not in str(error.value) and 'spec=' not in str(error.value)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('part, code', [
   ('STATE', 503), *(pytest.param(*fault, marks=pytest.mark.slow) for fault in (
     ('commit_success', 503), ('_METADATA', 503), ('_METADATA', 403)))])

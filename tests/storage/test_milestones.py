@@ -66,6 +66,7 @@ def test_one_bit_of_a_milestone_that_flips_is_found(tmp_path):
   assert 'differs from its checksum' in checkpoint.find_fault(folder, checkpoint.read_manifest(folder))
 
 
+@pytest.mark.ci
 def test_the_newest_and_the_best_stay_whole_besides(tmp_path):
   save(tmp_path, 5, 10, 20, 25, 30, keep=2, keep_best=1, metrics={5: 3.0, 10: 1.0, 20: 2.0})
   assert steps(tmp_path) == ([10, 25, 30], [10, 20, 30])

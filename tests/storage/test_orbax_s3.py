@@ -53,6 +53,7 @@ def test_a_state_comes_back_on_another_mesh_and_damage_is_found(folder):
   same(state, 3)
 
 
+@pytest.mark.ci
 def test_no_object_is_larger_than_s3_takes(folder, monkeypatch):
   monkeypatch.setattr(orbax_s3, 'CHUNK', 1 << 10)
   largest = max(x.nbytes for x in jax.tree.leaves(state_on({})))
@@ -76,6 +77,7 @@ def test_weights_alone_are_read_with_and_without_devices(folder):
     np.testing.assert_array_equal(b, np.asarray(c))
 
 
+@pytest.mark.ci
 def test_an_interrupted_save_leaves_no_checkpoint(folder, served, monkeypatch):
   save(folder, 3)
   monkeypatch.setattr(buckets._Settings, 'retry_seconds', 1)

@@ -64,6 +64,7 @@ def losses(folder, into, monkeypatch, work, progress=None, without=()):
   return left
 
 
+@pytest.mark.ci
 def test_a_checkpoint_can_be_restored_at_every_moment_after_the_first(tmp_path, monkeypatch):
   folder = tmp_path / 'run'
   folder.mkdir()

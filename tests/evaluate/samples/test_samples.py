@@ -271,6 +271,7 @@ def test_the_built_in_texts_are_known_ones():
   assert all(len(text.split()) > 100 and text.isascii() for text in public_texts.KNOWN.values())
 
 
+@pytest.mark.ci
 def test_recital(workdirs, tmp_path, capsys):
   text = ' '.join(random.Random(3).choices(WORDS, k=40))
   (tmp_path / 'known.txt').write_text(text + '\n')
