@@ -70,6 +70,8 @@ def summarize(measurements):
 
 def format_number(x):
   """A number with four significant digits, or with all digits before the decimal point if there are more."""
+  if not math.isfinite(x):
+    return str(x)
   digits = max(0, 3 - math.floor(math.log10(abs(x)))) if x else 0
   return f'{x:,.{digits}f}'
 

@@ -24,7 +24,11 @@ def submit(function, *args, **kwargs):
     end(value)
 
   _running.add(future)
-  threading.Thread(target=work, daemon=True).start()
+  try:
+    threading.Thread(target=work, daemon=True).start()
+  except RuntimeError:  # no more threads
+    _running.discard(future)
+    raise
   return future
 
 

@@ -8,8 +8,8 @@ from gptjax.report.telemetry import duration
 from gptjax.text.words import plural
 
 
-def log_start(run, telemetry, state, ended):
-  """Log the setup of the run: weights, devices, examples, widths, length, and whether training has ended."""
+def log_start(run, telemetry, state):
+  """Log the setup of the run: weights, devices, examples, widths, length."""
   config, data, n_weights = run.config, run.data, lambda tree: sum(x.size for x in jax.tree.leaves(tree))
   devices = jax.devices()
   telemetry.log(f'task {data.name}, seed {config.train.seed}: {n_weights(state.params):,} weights trained'
@@ -36,7 +36,6 @@ def log_start(run, telemetry, state, ended):
                 f'({longest.mean():.1f} without, {config.data.seq_len} if padded to data.seq_len)')
   telemetry.log(f'{plural(run.steps, "step")} of {plural(config.train.batch_size, "example")}, '
                 f'{run.schedule.per_epoch:,} per epoch')
-  telemetry.log_resume(int(state.step), ended)
 
 
 def log_step(run, telemetry, watch, number, metrics):

@@ -76,8 +76,7 @@ def finetune_run(run, source):
                                   before_manifest=telemetry.flush, max_failed=config.checkpoint.max_failed,
                                   upload_seconds=config.storage.retry_seconds)
   try:
-    ended = int(state.step) == run.steps or patience_exhausted(run, telemetry)
-    report.log_start(run, telemetry, state, ended)
+    report.log_start(run, telemetry, state)
     state, finished = train_loop(run, state, telemetry, saves)
     telemetry.close_bar()
     if finished:
@@ -110,7 +109,9 @@ def train_loop(run, state, telemetry, saves):
   unread = UnreadMetrics(read)
   timer = processes.save_timer(run.config.checkpoint.every_minutes)
   evaluate_and_checkpoint(run, state, start, telemetry, saves)
-  training = start < run.steps and not run.stop.requested() and not patience_exhausted(run, telemetry)
+  ended = start == run.steps or patience_exhausted(run, telemetry)
+  telemetry.log_resume(start, ended)
+  training = not ended and not run.stop.requested()
   step_fns = compile_steps(run, state, telemetry) if training else {}
   if training:
     shutdown.defer_signal(processes.STOPPING)

@@ -91,6 +91,6 @@ def reads_without_tensorflow():
 
 
 def computes_while_compiling():
-  """Whether a computation may run while another thread compiles: not on several simulated devices."""
+  """Whether a computation may run while another thread compiles: on CPUs with a single device alone."""
   import jax
   return jax.default_backend() != 'cpu' or jax.device_count() == 1

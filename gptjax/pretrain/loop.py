@@ -47,7 +47,7 @@ class Run(NamedTuple):
   steps: int
   stop: Any      # agreement.Stop
   watchdog: Any  # Watchdog
-  shapes: Any = None       # of `trace.step_shapes`
+  shapes: Any = None       # (TrainState, batch) of ShapeDtypeStruct
   rewinds: tuple = ()      # so far, see gptjax.pretrain.rewind
 
 
@@ -117,20 +117,22 @@ def _pretrain(run, source, export):
   telemetry = Telemetry(run.workdir, run.steps, run.config.log.tensorboard, run.config.log.wandb)
   with contextlib.closing(telemetry):
     last = processes.on_process_0(lambda: max(step_folders.steps(run.workdir / 'checkpoints'), default=0))
-    compiled_step = begin_compiling(run, telemetry) if last < run.steps else None
+    begin = functools.cache(functools.partial(begin_compiling, run, telemetry))
+    if last < run.steps:
+      begin()
     while True:
       try:
-        return train_attempt(run, source, export, telemetry, compiled_step)
+        return train_attempt(run, source, export, telemetry, begin)
       except rewind.Spike as spike:
         telemetry.log(f'{spike}: rewinding')
         processes.on_process_0(lambda spike=spike: rewind.record(run.config, run.workdir, spike))
 
 
-def train_attempt(run, source, export, telemetry, compiled_step):
+def train_attempt(run, source, export, telemetry, begin):
   """Set up checkpoints and input, run the training loop, and log the summary.
 
   Args:
-    compiled_step: result of `begin_compiling`, or None: compile the step when there is one to do.
+    begin: `begin_compiling` of the run, which compiles once: function without arguments.
   """
   config = run.config
   run = run._replace(rewinds=processes.on_process_0(lambda: rewind.apply_rewinds(run.workdir)))
@@ -146,7 +148,7 @@ def train_attempt(run, source, export, telemetry, compiled_step):
     console.log_start(run, telemetry, state, start)
     fetch_shards(run, start, telemetry)
     with contextlib.closing(device_batches(run, start)) as batches:
-      state, finished = train_loop(run, state, batches, telemetry, saves, compiled_step)
+      state, finished = train_loop(run, state, batches, telemetry, saves, begin)
     telemetry.close_bar()
     if finished:
       shutdown.exit_on_signal('stopped before the final report; the last step is saved: run the same '
@@ -196,7 +198,7 @@ def begin_compiling(run, telemetry):
 
   Returns:
     Function without arguments that waits for the compiled step, a function of (state, batch) that donates the
-    state; its first call shows and logs that.
+    state. Its first call logs the compilation.
   """
   started = time.monotonic()
   lowered = trace_step(run.config, run.mesh, run.steps, run.shapes).lower()
@@ -212,11 +214,11 @@ def begin_compiling(run, telemetry):
     return compiled
 
   if not cpu.computes_while_compiling():
-    work.result()  # an error is raised here: the other processes wait for this one
+    compiled_step()  # an error is raised here: the other processes wait for this one
   return compiled_step
 
 
-def train_loop(run, state, batches, telemetry, saves, compiled_step):
+def train_loop(run, state, batches, telemetry, saves, begin):
   """Train from `state.step` to the last step, or until a stop is requested.
 
   Returns:
@@ -245,7 +247,7 @@ def train_loop(run, state, batches, telemetry, saves, compiled_step):
       batch, waited = next(batches)
       watch.input += waited
       if step_fn is None:
-        step_fn = (compiled_step or begin_compiling(run, telemetry))()
+        step_fn = begin()()
         shutdown.defer_signal(processes.STOPPING)  # from here on, an exit would lose unsaved steps
         watch.restart()
       state, metrics = step_fn(state, batch)

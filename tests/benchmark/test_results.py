@@ -49,6 +49,13 @@ def test_a_row_a_gate_and_their_line(tmp_path):
   assert lines[7].startswith('| speed | 1.900 | >= 2 | NVIDIA H100')
 
 
+def test_what_grew_from_nothing_is_in_the_table(tmp_path):
+  gates = [results.gate('gathered', '<=', 0.03, float('inf'))]
+  rows = [results.row('x', 'y', 's', [1.0])]
+  results.write(str(tmp_path / 'a.json'), 'scaling', machine_info([]), rows, gates)
+  assert '| gathered | inf | <= 0.03 |' in table.markdown_table([tmp_path / 'a.json'])
+
+
 def test_the_table_is_written_between_its_markers(tmp_path):
   results.write(str(tmp_path / 'a.json'), 'train', machine_info([]), [results.row('x', 'y', 's', [1.0])])
   readme = tmp_path / 'README.md'

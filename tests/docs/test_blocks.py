@@ -170,7 +170,7 @@ def cases():
       yield pytest.param(path, True, id=f'{name}-slow', marks=[pytest.mark.slow, pytest.mark.timeout(3600)])
 
 
-@pytest.mark.parametrize('path, slow', cases())
+@pytest.mark.parametrize('path, slow', list(cases()))
 def test_blocks_run(path, slow, tmp_path):
   run_page(path, slow, tmp_path)
 
