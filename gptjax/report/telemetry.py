@@ -160,8 +160,7 @@ class Telemetry:
   def log_resume(self, start, ended):
     """Log that a run continues after step `start`, or has ended there; nothing for a new run."""
     if ended:
-      self.log(f'training ended after step {start}, which is saved: missing evaluations and the '
-               'results follow')
+      self.log(f'training ended after step {start}, which is saved: no step is left, the results follow')
     elif start:
       self.log(f'resuming after step {start}')
 
