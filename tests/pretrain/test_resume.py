@@ -28,7 +28,7 @@ def test_two_runs_of_a_config_are_identical(undisturbed, corpus_folder, tmp_path
 
 
 def test_killed_again_and_again_it_is_still_the_same_run(undisturbed, corpus_folder, tmp_path):
-  for when in (in_save(tmp_path, 10), in_save(tmp_path, 15, 9)):
+  for when in (in_save(tmp_path, 10), in_save(tmp_path, 15, 9), after(tmp_path, 19)):
     run_and_kill(corpus_folder, tmp_path, when)
   done = train(corpus_folder, tmp_path)
   assert done.returncode == 0, done.stderr
