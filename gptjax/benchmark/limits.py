@@ -102,11 +102,12 @@ def forward_matmuls(config, b, t, n_scored, max_logits=None, n_blocks=None):
     n_blocks: of queries, see `attention_matmuls`.
   """
   from gptjax.model.parameters import padded_vocab
+  from gptjax.parallel.sharding import count_blocks
   c, v = config.model, padded_vocab(config.model)
   matmul = functools.partial(Matmul, layout='mk,nk', b=1, dtype=c.compute_dtype, result='float32')
   found = attention_matmuls(c, b, t, backward=False, n_blocks=n_blocks)
   found += [matmul(layers, m=b * t, k=i, n=o) for layers, i, o in layer_matrices(config)]
-  parts = -(-v // max(1, (max_logits or v * n_scored) // n_scored))
+  parts = count_blocks(v, max(1, (max_logits or v * n_scored) // n_scored))
   return merged([*found, matmul(parts, m=n_scored, k=c.n_embd, n=-(-v // parts))])
 
 
@@ -228,10 +229,12 @@ def _xla_product():
   import jax
   import jax.numpy as jnp
 
-  from gptjax.kernels.cpu_matmul import barrier, transposes_result
+  from gptjax.kernels.cpu_matmul import barrier, sum_over_rows, transposes_result
 
   def product(x, y, layout, result):
     multiply = functools.partial(jnp.einsum, preferred_element_type=result)
+    if x.ndim == 3 and layout == 'km,kn':
+      return sum_over_rows(x, y, result)
     if x.ndim == 3:
       left, right = layout.split(',')
       return multiply(f'b{left},b{right}->bmn', x, y)

@@ -5,14 +5,12 @@ g - 1 of the queries attend to head 0 of the keys, the next g heads to head 1, a
 """
 
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
 
 from gptjax.errors import InputError
-from gptjax.kernels import fused
-from gptjax.kernels.cpu_matmul import result_dtype
+from gptjax.kernels import cpu_matmul, fused
 from gptjax.model.layers import dropout, fold_in
 from gptjax.parallel import sharding
 
@@ -83,21 +81,25 @@ def shared_prefix_attention(q, k, v, segments, positions, window=0):
 
 
 def _attend_in_blocks(q, k, v, window, segments, positions, rate, keys):
-  """The result [b, t, h, k] of `attention`, or of `shared_prefix_attention` if there are positions."""
-  q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
-  size = -(-q.shape[2] // N_QUERY_BLOCKS)
-  bounds = [(start, min(start + size, q.shape[2])) for start in range(0, q.shape[2], size)]
-  blocks = [_attend_block(q, k, v, window, segments, positions, *block, rate, keys) for block in bounds]
+  """The result [b, t, h, k] of `attention`, or of `shared_prefix_attention` if there are positions.
+
+  Keys after the last query of a block, and keys before the window of its first one, are not computed.
+  """
+  # Each block casts what it multiplies, so that gradients of k and v are summed over blocks in float32.
+  dtype, t = v.dtype, q.shape[1]
+  q, k, v = (jnp.swapaxes(x, 1, 2).astype(jnp.float32) for x in (q, k, v))
+  size, blocks = -(-t // N_QUERY_BLOCKS), []
+  for start in range(0, t, size):
+    end = min(start + size, t)
+    first = max(0, start - window + 1) if window and positions is None else 0
+    mask = _mask(start, end, first, window, segments, positions)
+    blocks.append(_attend(q[:, :, start:end], k[:, :, first:end], v[:, :, first:end], mask, dtype, rate,
+                          fold_in(keys, start)))
   return jnp.swapaxes(jnp.concatenate(blocks, axis=2), 1, 2)
 
 
-def _attend_block(q, k, v, window, segments, positions, start, end, rate, keys):
-  """The attention output of queries start to end, [b, h, end - start, k].
-
-  Keys after the last query, and keys before the window of the first one, are not computed.
-  """
-  first = max(0, start - window + 1) if window and positions is None else 0
-  q, k, v = q[:, :, start:end], k[:, :, first:end], v[:, :, first:end]
+def _mask(start, end, first, window, segments, positions):
+  """bool[t, s] or bool[b, 1, t, s]: which of the keys `first` to `end` the queries `start` to `end` see."""
   mask = jnp.tril(jnp.ones((end - start, end - first), bool), start - first)
   of_keys, of_queries = lambda x: x[:, None, None, first:end], lambda x: x[:, None, start:end, None]
   if window and positions is None:
@@ -106,7 +108,7 @@ def _attend_block(q, k, v, window, segments, positions, start, end, rate, keys):
     mask = mask & (of_queries(positions) - of_keys(positions) < window)
   if segments is not None:
     mask = mask & ((of_keys(segments) == 0) | (of_keys(segments) == of_queries(segments)))
-  return _attend(q, k, v, mask, rate, fold_in(keys, start))
+  return mask
 
 
 def cached_attention(q, k, v, mask):
@@ -120,50 +122,53 @@ def cached_attention(q, k, v, mask):
   Returns:
     [b, t, h, k] in the dtype of v.
   """
-  return jnp.swapaxes(_attend(jnp.swapaxes(q, 1, 2), k, v, mask[:, None, None], 0, None), 1, 2)
+  y = _attend(jnp.swapaxes(q, 1, 2), k, v, mask[:, None, None], v.dtype, 0, None)
+  return jnp.swapaxes(y, 1, 2)
 
 
-def _attend(q, k, v, mask, rate, keys):
+def _attend(q, k, v, mask, dtype, rate, keys):
   """q [b, h, t, k] attends to k, v [b, j, s, k] where `mask` is True.
 
   The mask is bool[t or 1, s] or bool[b, 1, t or 1, s]. The queries of a group are rows of one matmul, so
-  keys and values are not repeated.
+  keys and values are not repeated. Operands of matmuls are cast to `dtype`, which the result has too.
   """
   g, t = q.shape[1] // k.shape[1], q.shape[2]
   if g > 1:
     q = sharding.merge_axes(sharding.split_axis(q, 1, (k.shape[1], g)), 2)
     mask = jnp.concatenate([mask] * g, axis=-2) if mask.shape[-2] > 1 else mask
-  scores = _matmul('bhtk,bhsk->bhts', q, k)
+  scores = _matmul(q, k, True, dtype)
   scores = jnp.where(mask, scores * q.shape[-1] ** -0.5, -jnp.inf)
   weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
-  weights_after_dropout = dropout(weights, rate, keys).astype(v.dtype)
   # Normalize the softmax after the matmul: y has fewer elements than the weights.
-  y = _matmul('bhts,bhsk->bhtk', weights_after_dropout, v)
-  y = (y / weights.sum(-1, keepdims=True)).astype(v.dtype)
+  y = _matmul(dropout(weights, rate, keys), v, False, dtype)
+  y = (y / weights.sum(-1, keepdims=True)).astype(dtype)
   return sharding.merge_axes(sharding.split_axis(y, 2, (g, t)), 1) if g > 1 else y
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _matmul(subscripts, x, y):
-  """jnp.einsum of x and y, which have the same dtype, with a float32 result.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _matmul(x, y, transposed, dtype):
+  """x y, or x y^T if `transposed`, over the last two dimensions, in float32; operands are cast to `dtype`.
 
-  The gradient of the result is cast to the dtype of x and y before it is multiplied by them: with a float32
-  operand XLA would convert the other one to float32, and move more bytes.
+  The gradient of the result is cast too before it is multiplied: with a float32 operand XLA would convert
+  the other one to float32, and move more bytes. Gradients of x and y are float32, as these must be then.
   """
-  return jnp.einsum(subscripts, x, y, preferred_element_type=jnp.float32)
+  return _product(x.astype(dtype), y.astype(dtype), transposed, jnp.float32)
 
 
-def _fwd(subscripts, x, y):
-  return _matmul(subscripts, x, y), (x, y)
+def _product(x, y, transposed, dtype):
+  subscripts = '...mk,...nk->...mn' if transposed else '...mk,...kn->...mn'
+  return jnp.einsum(subscripts, x, y, preferred_element_type=dtype)
 
 
-def _bwd(subscripts, saved, gradient):
-  (x, y), gradient = saved, gradient.astype(saved[0].dtype)
-  of_x, of_y, of_result = re.split(',|->', subscripts)
-  multiply = functools.partial(jnp.einsum, preferred_element_type=result_dtype(x.dtype))
-  grad_x = multiply(f'{of_result},{of_y}->{of_x}', gradient, y)
-  grad_y = multiply(f'{of_result},{of_x}->{of_y}', gradient, x)
-  return grad_x.astype(x.dtype), grad_y.astype(y.dtype)
+def _fwd(x, y, transposed, dtype):
+  return _matmul(x, y, transposed, dtype), (x.astype(dtype), y.astype(dtype))
+
+
+def _bwd(transposed, dtype, saved, gradient):
+  (x, y), gradient, result = saved, gradient.astype(dtype), cpu_matmul.result_dtype(dtype)
+  grad_x = _product(gradient, y, not transposed, result)
+  grad_y = cpu_matmul.sum_over_rows(*((gradient, x) if transposed else (x, gradient)), result)
+  return grad_x.astype(jnp.float32), grad_y.astype(jnp.float32)
 
 
 _matmul.defvjp(_fwd, _bwd)

@@ -26,6 +26,7 @@ from gptjax.model.layers import (
   Projection,
   dropout,
   fold_in,
+  in_float32,
   lookup,
   lookup_int8,
   recomputed,
@@ -124,7 +125,7 @@ class MLP(nnx.Module):
     self.activation, self.scanned = config.activation_function, config.scan
 
   def __call__(self, x):
-    activation = recomputed(ACTIVATIONS[self.activation], self.scanned)
+    activation = recomputed(in_float32(ACTIVATIONS[self.activation]), self.scanned)
     if hasattr(self, 'c_gate'):
       return self.c_proj(self.c_gate(x, activation) * self.c_fc(x))
     return self.c_proj(self.c_fc(x, activation))

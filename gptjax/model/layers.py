@@ -21,6 +21,14 @@ def recomputed(f, scanned):
   return jax.checkpoint(f, prevent_cse=not scanned)
 
 
+def in_float32(f):
+  """f of one array, computed in float32 and rounded once, to the dtype of the array.
+
+  In bfloat16 each of its operations would round.
+  """
+  return lambda x: f(x.astype(jnp.float32)).astype(x.dtype)
+
+
 class Norm(nnx.Module):
   """A norm over the last axis, in float32: `config.model.norm_type`.
 
@@ -106,7 +114,7 @@ class Projection(nnx.Module):
     """Reshape the result [n, outputs...] of `affine` to [b, t, outputs...], where `leading` is (b, t)."""
     y, axes, sizes = split_axis(y, 0, leading), self.output_axes, self.output_sizes
     if self.n:
-      return tuple(split_heads(y[:, :, i], axes[1:], sizes[1:]) for i in range(self.n))
+      return tuple(split_heads(part, axes[1:], sizes[1:]) for part in jnp.unstack(y, axis=2))
     return split_heads(y, axes, sizes)
 
 

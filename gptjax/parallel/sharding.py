@@ -289,11 +289,18 @@ def split_into_blocks(x, size, value=0):
   """
   mesh_axis, mesh = _partitions(x)[0], jax.sharding.get_abstract_mesh()
   shards = mesh.shape[mesh_axis] if mesh_axis else 1
-  n = -(-x.shape[0] // (shards * size))
-  size = -(-x.shape[0] // (shards * n))
-  x = split_axis(x, 0, (shards, x.shape[0] // shards))
+  rows = x.shape[0] // shards
+  n = count_blocks(rows, size)
+  size = -(-rows // n)
+  x = split_axis(x, 0, (shards, rows))
   x = jnp.pad(x, ((0, 0), (0, n * size - x.shape[1]), *((0, 0),) * (x.ndim - 2)), constant_values=value)
   return merge_axes(jnp.swapaxes(split_axis(x, 1, (n, size)), 0, 1), 1)
+
+
+def count_blocks(rows, size):
+  """Number of equal blocks of at most `size` rows: one that divides `rows`, unless it is twice the least."""
+  least = -(-rows // size)
+  return next((n for n in range(least, 2 * least) if rows % n == 0), least)
 
 
 def flatten_batch(x):

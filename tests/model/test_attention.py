@@ -1,6 +1,8 @@
 """Causal attention against JAX's own, and dropout that depends on its sequence alone."""
 
 import functools
+import re
+from collections import Counter
 from types import SimpleNamespace
 
 import jax
@@ -16,6 +18,7 @@ from gptjax import defaults
 from gptjax.config import resolve as configs
 from gptjax.generate import kv_cache
 from gptjax.kernels import fused
+from gptjax.model import attention as attention_module
 from gptjax.model.attention import attention
 from gptjax.model.layers import dropout
 from gptjax.parallel import sharding
@@ -61,6 +64,38 @@ def test_no_matmul_of_a_bfloat16_model_has_a_float32_operand():
   assert len(found) == 4 * 6  # two matmuls forward and four backward, in each of the blocks of queries
   assert {operand.aval.dtype for dot in found for operand in dot.invars} == {jnp.dtype('bfloat16')}
   assert float(jnp.linalg.norm(got - exact) / jnp.linalg.norm(exact)) < 0.01
+
+
+def compiled_operands(text):
+  """The dtypes of the operands of all matmuls in the text of a compiled program."""
+  types = dict(re.findall(r'%?([\w.\-]+)(?: =|:) (\w+)\[', text))
+  operands = re.findall(r' dot\(([^)]*)\)', text)
+  return Counter(tuple(types[name] for name in re.findall(r'%([\w.\-]+)', both)) for both in operands)
+
+
+def test_a_cpu_multiplies_bfloat16_as_bfloat16():
+  # XLA once computed what it transposed before in float32, and the sums over queries.
+  def attend(y, cotangent):
+    q, k, v = jnp.unstack(y.reshape(2, 64, 3, 2, 16).astype('bfloat16'), axis=2)
+    f = lambda *x: attention(*x, kernel='xla', rate=0.0, keys=None)
+    y, vjp = jax.vjp(f, q, k, v)
+    return y, vjp(cotangent.astype('bfloat16'))
+  with mesh_of():
+    text = jax.jit(attend).lower(jnp.ones((2, 64, 96)), jnp.ones((2, 64, 2, 16))).compile().as_text()
+  assert compiled_operands(text) == {('bf16', 'bf16'): 4 * 6}
+
+
+def test_gradients_of_keys_and_values_are_rounded_once_after_their_sum_over_blocks(monkeypatch):
+  x, cotangent = qkv(64).astype('bfloat16'), qkv(65)[0, :, :64].astype('bfloat16')
+  def gradient(n_blocks):
+    monkeypatch.setattr(attention_module, 'N_QUERY_BLOCKS', n_blocks)
+    with mesh_of():
+      _, vjp = jax.vjp(lambda x: attention(*x, kernel='xla', rate=0.0, keys=None), x)
+      return np.asarray(vjp(cotangent)[0], np.float32)
+  whole, in_blocks = gradient(1), gradient(8)
+  # One more rounding per block would differ by several units in the last place, which is 2^-8 of a value.
+  np.testing.assert_allclose(in_blocks, whole, rtol=2 ** -7, atol=1e-3)
+  assert (in_blocks != whole).mean() < 0.02
 
 
 @pytest.mark.ci

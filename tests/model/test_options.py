@@ -9,7 +9,7 @@ from flax import nnx
 
 from gptjax.errors import InputError
 from gptjax.generate import kv_cache
-from gptjax.model.gpt import GPT
+from gptjax.model.gpt import ACTIVATIONS, GPT, MLP
 from gptjax.model.layers import Norm
 from gptjax.model.rotary import angles, rotated
 
@@ -150,3 +150,17 @@ def test_options_that_do_not_fit_are_refused(changes, message):
   with pytest.raises(InputError) as error:
     tiny_config(**changes)
   assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize('name', ACTIVATIONS)
+def test_an_activation_in_bfloat16_is_rounded_once(name):
+  config = tiny_config(**{'model.activation_function': name, 'model.n_inner': 32}).model
+  assert config.n_embd == 32
+  x = 3 * jax.random.normal(jax.random.key(0), (2, 40, 32)).astype('bfloat16')
+  with mesh_of():
+    mlp = MLP(jax.random.key(0), config, 0.02)
+    for projection in (mlp.c_fc, mlp.c_proj):
+      projection.w = projection.w.replace(jnp.eye(32, dtype='bfloat16'))
+      projection.b = projection.b.replace(jnp.zeros(32, 'bfloat16'))
+    got, want = jax.jit(mlp)(x), ACTIVATIONS[name](x.astype('float32')).astype('bfloat16')
+  np.testing.assert_array_equal(np.asarray(got, np.float32), np.asarray(want, np.float32))

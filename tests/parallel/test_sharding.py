@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 from unittest import mock
 
 import jax
@@ -9,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import mesh_of, random_batch, tiny_config
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gptjax.parallel import sharding
 from gptjax.train.step import dropout_keys, graph, init_state, loss_and_grads
@@ -58,6 +61,25 @@ def test_mesh_scan_remat_microbatches_and_dropout_leave_the_gradient_as_it_is(ca
 @pytest.mark.parametrize('case', CASES, ids=str)
 def test_the_whole_matrix(case):
   check_case(*case)
+
+
+@given(rows=st.integers(1, 60_000), size=st.integers(1, 60_000))
+def test_blocks_hold_all_rows_in_no_more_than_twice_the_blocks_that_are_needed(rows, size):
+  n, least = sharding.count_blocks(rows, size), math.ceil(rows / size)
+  assert least <= n < 2 * least and math.ceil(rows / n) <= size
+  assert rows % n == 0 or not any(rows % blocks == 0 for blocks in range(least, 2 * least))
+
+
+@pytest.mark.parametrize('tensor', [1, 2])
+@pytest.mark.parametrize('size', [1, 5, 6, 100])
+def test_rows_of_blocks_are_those_of_the_array(tensor, size):
+  x = np.arange(44 * 3).reshape(44, 3)
+  with mesh_of(tensor=tensor):
+    placed = jax.reshard(x, sharding.compute_spec('vocab', None))
+    blocks = np.asarray(jax.jit(functools.partial(sharding.split_into_blocks, size=size, value=-1))(placed))
+  assert blocks.shape[1] <= size * tensor
+  rows = blocks.reshape(-1, 3)
+  assert sorted(map(tuple, rows[rows[:, 0] >= 0])) == sorted(map(tuple, x))
 
 
 def test_heads_that_the_mesh_cannot_divide_stay_whole():

@@ -30,7 +30,7 @@ from gptjax.model.parameters import gathered
 from gptjax.parallel import sharding
 from gptjax.parallel.sharding import flatten_batch as as_rows
 
-MAX_LOGITS = 1 << 24, 1 << 22  # on a device at one time; on a CPU, as many as fit into its caches
+MAX_LOGITS = 1 << 24, 1 << 21  # on a device at one time; on a CPU, as many as fit into its caches
 NO_TOKEN = float(1 << 24)  # beyond any vocabulary; float32 is exact up to here, and compares faster
 LOWEST_LOGIT = -1e30       # finite replacement for the maximum of a block that has only padding
 SCORED_LENGTHS = (8, 64)   # sizes of k below t
@@ -261,7 +261,7 @@ def compare_logits(x, model, target, masks=None, mask_indices=None):
     logits = jnp.where(column < NO_TOKEN, soft_capped(logits, model.soft_cap), -jnp.inf)
     maximum, _ = most_likely = _max_and_column(logits, column)
     total = jnp.exp(logits - jnp.maximum(maximum, LOWEST_LOGIT)[:, None]).sum(-1)
-    target_logit = jnp.where(column == target[:, None], logits, -jnp.inf).max(-1)
+    target_logit = _at_column(logits, column, target)
     if excluded is None:
       return maximum, total, target_logit, most_likely, most_likely
     # A matmul and not a gather, because it is sharded over devices as the logits are.
@@ -280,6 +280,16 @@ def compare_logits(x, model, target, masks=None, mask_indices=None):
   is_most_likely = [jnp.where(maximum == maximum.max(0), first, NO_TOKEN).min(0) == target
                   for maximum, first in winners]
   return target_logit.max(0) - maximum.max(0) - jnp.log(sums), *is_most_likely
+
+
+def _at_column(logits, column, target):
+  """The logit of [n, c] at the column of each target [n]; -inf where it is in no column."""
+  if jax.sharding.get_abstract_mesh().size > 1:  # a dimension that is sharded cannot be indexed
+    return jnp.where(column == target[:, None], logits, -jnp.inf).max(-1)
+  logits, column, target = jax.reshard((logits, column, target), jax.P())
+  at = (target - column[0]).astype(jnp.int32)
+  found = jnp.take_along_axis(logits, jnp.clip(at, 0, len(column) - 1)[:, None], 1, mode='promise_in_bounds')
+  return jnp.where((at >= 0) & (at < len(column)), found[:, 0], -jnp.inf)
 
 
 def _max_and_column(logits, column):
