@@ -85,9 +85,9 @@ def _attend_in_blocks(q, k, v, window, segments, positions, rate, keys):
 
   Keys after the last query of a block, and keys before the window of its first one, are not computed.
   """
-  # Each block casts what it multiplies, so that gradients of k and v are summed over blocks in float32.
+  # Each block casts what it multiplies, so that a CPU sums gradients of k and v over blocks in float32.
   dtype, t = v.dtype, q.shape[1]
-  q, k, v = (jnp.swapaxes(x, 1, 2).astype(jnp.float32) for x in (q, k, v))
+  q, k, v = (jnp.swapaxes(x, 1, 2).astype(cpu_matmul.result_dtype(dtype)) for x in (q, k, v))
   size, blocks = -(-t // N_QUERY_BLOCKS), []
   for start in range(0, t, size):
     end = min(start + size, t)
@@ -140,7 +140,7 @@ def _attend(q, k, v, mask, dtype, rate, keys):
   scores = jnp.where(mask, scores * q.shape[-1] ** -0.5, -jnp.inf)
   weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
   # Normalize the softmax after the matmul: y has fewer elements than the weights.
-  y = _matmul(dropout(weights, rate, keys), v, False, dtype)
+  y = _matmul(dropout(weights, rate, keys).astype(cpu_matmul.result_dtype(dtype)), v, False, dtype)
   y = (y / weights.sum(-1, keepdims=True)).astype(dtype)
   return sharding.merge_axes(sharding.split_axis(y, 2, (g, t)), 1) if g > 1 else y
 
@@ -150,7 +150,8 @@ def _matmul(x, y, transposed, dtype):
   """x y, or x y^T if `transposed`, over the last two dimensions, in float32; operands are cast to `dtype`.
 
   The gradient of the result is cast too before it is multiplied: with a float32 operand XLA would convert
-  the other one to float32, and move more bytes. Gradients of x and y are float32, as these must be then.
+  the other one to float32, and move more bytes. Gradients have the `result_dtype` of `dtype`, as x and y must
+  have where gradients are computed.
   """
   return _product(x.astype(dtype), y.astype(dtype), transposed, jnp.float32)
 
@@ -166,9 +167,8 @@ def _fwd(x, y, transposed, dtype):
 
 def _bwd(transposed, dtype, saved, gradient):
   (x, y), gradient, result = saved, gradient.astype(dtype), cpu_matmul.result_dtype(dtype)
-  grad_x = _product(gradient, y, not transposed, result)
-  grad_y = cpu_matmul.sum_over_rows(*((gradient, x) if transposed else (x, gradient)), result)
-  return grad_x.astype(jnp.float32), grad_y.astype(jnp.float32)
+  of_queries = (gradient, x) if transposed else (x, gradient)
+  return _product(gradient, y, not transposed, result), cpu_matmul.sum_over_rows(*of_queries, result)
 
 
 _matmul.defvjp(_fwd, _bwd)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from gptjax.errors import InputError
-from gptjax.kernels import cpu_matmul, int8
+from gptjax.kernels import cpu_forms, cpu_matmul, int8
 from gptjax.model import compute
 from gptjax.model.attention import attention
 from gptjax.model.keys import named
@@ -26,7 +26,6 @@ from gptjax.model.layers import (
   Projection,
   dropout,
   fold_in,
-  in_float32,
   lookup,
   lookup_int8,
   recomputed,
@@ -125,7 +124,7 @@ class MLP(nnx.Module):
     self.activation, self.scanned = config.activation_function, config.scan
 
   def __call__(self, x):
-    activation = recomputed(in_float32(ACTIVATIONS[self.activation]), self.scanned)
+    activation = recomputed(cpu_forms.elementwise(ACTIVATIONS[self.activation]), self.scanned)
     if hasattr(self, 'c_gate'):
       return self.c_proj(self.c_gate(x, activation) * self.c_fc(x))
     return self.c_proj(self.c_fc(x, activation))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gptjax.kernels import cpu_matmul, int8
+from gptjax.kernels import cpu_forms, cpu_matmul, int8
 from gptjax.model.parameters import constant, gathered, weight
 from gptjax.parallel import sharding
 from gptjax.parallel.sharding import broadcast, merge_axes, split_axis
@@ -19,14 +19,6 @@ def recomputed(f, scanned):
   hence prevent_cse.
   """
   return jax.checkpoint(f, prevent_cse=not scanned)
-
-
-def in_float32(f):
-  """f of one array, computed in float32 and rounded once, to the dtype of the array.
-
-  In bfloat16 each of its operations would round.
-  """
-  return lambda x: f(x.astype(jnp.float32)).astype(x.dtype)
 
 
 class Norm(nnx.Module):
@@ -114,7 +106,7 @@ class Projection(nnx.Module):
     """Reshape the result [n, outputs...] of `affine` to [b, t, outputs...], where `leading` is (b, t)."""
     y, axes, sizes = split_axis(y, 0, leading), self.output_axes, self.output_sizes
     if self.n:
-      return tuple(split_heads(part, axes[1:], sizes[1:]) for part in jnp.unstack(y, axis=2))
+      return tuple(split_heads(part, axes[1:], sizes[1:]) for part in cpu_forms.unstacked(y, 2))
     return split_heads(y, axes, sizes)
 
 
