@@ -1,6 +1,11 @@
-"""The contenders in PyTorch: GPT-2 as a plain module and from transformers."""
+"""The contenders in PyTorch: GPT-2 as a plain module, from transformers and from a clone of nanoGPT."""
 
+import contextlib
+import hashlib
+import importlib.util
+import sys
 import time
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -67,6 +72,29 @@ class Transformers(nn.Module):
     return self.model(inputs, use_cache=False).logits
 
 
+class NanoGPT(nn.Module):
+  """GPT of nanoGPT, whose GELU is the exact one: the loss for int64[b, t] inputs and targets.
+
+  Args:
+    folder: of a clone, whose model.py is executed.
+  """
+
+  def __init__(self, c, n_vocab, folder):
+    super().__init__()
+    path = Path(folder) / 'model.py'
+    self.digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    spec = importlib.util.spec_from_file_location('nanogpt_model', path)
+    sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)  # its dataclass looks there
+    spec.loader.exec_module(module)
+    with contextlib.redirect_stdout(sys.stderr):  # it prints; stdout is for results
+      self.model = module.GPT(module.GPTConfig(
+        block_size=c.n_ctx, vocab_size=n_vocab, n_layer=c.n_layer, n_head=c.n_head, n_embd=c.n_embd,
+        dropout=c.dropout))
+
+  def forward(self, inputs, targets):
+    return self.model(inputs, targets)[1]
+
+
 def loss(logits, x, targets):
   """Mean next-token loss, float32[]; logits: function of x."""
   return F.cross_entropy(logits(x).flatten(0, 1).float(), targets.flatten())
@@ -79,7 +107,10 @@ def make_loss(model, contender):
       block.compile()
     head_loss = torch.compile(loss)
     return lambda inputs, targets: head_loss(model.logits, model.features(inputs), targets)
-  model_loss = torch.compile(loss) if contender.endswith('-compile') else loss
+  compiled = torch.compile if contender.endswith('-compile') else lambda f: f
+  if isinstance(model, NanoGPT):
+    return compiled(model)
+  model_loss = compiled(loss)
   return lambda inputs, targets: model_loss(model, inputs, targets)
 
 
@@ -88,14 +119,23 @@ def gpu_memory():
   return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0
 
 
-def torch_trainer(config, batch, contender, share):
+def make_model(contender, c, n_vocab, nanogpt):
+  """The module of a contender; see `torch_trainer`."""
+  if contender.startswith('nanogpt'):
+    return NanoGPT(c, n_vocab, nanogpt)
+  return (Transformers if contender.startswith('transformers') else GPT2)(c, n_vocab)
+
+
+def torch_trainer(config, batch, contender, share, nanogpt=''):
   """A function that trains n steps with AdamW and clipping, and facts; see `train.gptjax_trainer`.
 
   Args:
     config: of `sizes.make_config`; the vocabulary is padded as in gptjax, which is faster here too.
     batch: {'inputs', 'targets'}: int32[b, t].
-    contender: torch or transformers, with -compile for torch.compile; torch-compile-blocks: layer by layer.
+    contender: torch, transformers or nanogpt, with -compile for torch.compile; torch-compile-blocks: layer by
+      layer.
     share: of the GPU's memory, for this process.
+    nanogpt: folder of a clone of nanoGPT.
   """
   gpu, c = torch.cuda.is_available(), config.model
   device = 'cuda' if gpu else 'cpu'
@@ -105,7 +145,7 @@ def torch_trainer(config, batch, contender, share):
   torch.manual_seed(0)
   n_vocab = -(-c.n_vocab // c.pad_vocab_to) * c.pad_vocab_to
   with torch.device(device):
-    model = (Transformers if contender.startswith('transformers') else GPT2)(c, n_vocab)
+    model = make_model(contender, c, n_vocab, nanogpt)
   forward = make_loss(model, contender)
   optimizer = make_optimizer(model, config.optimizer, gpu)
   inputs, targets = (torch.tensor(batch[name]).long().to(device) for name in ('inputs', 'targets'))
@@ -131,7 +171,8 @@ def torch_trainer(config, batch, contender, share):
   start = time.perf_counter()
   train(1)  # compiles, and fails if the memory does not suffice
   return train, {'device': torch.cuda.get_device_name() if gpu else 'cpu', 'torch': torch.__version__,
-                 'compile_s': time.perf_counter() - start}
+                 'compile_s': time.perf_counter() - start,
+                 **({'nanogpt_sha256': model.digest} if isinstance(model, NanoGPT) else {})}
 
 
 def make_optimizer(model, c, fused):

@@ -1,6 +1,7 @@
 """One file for each backend: fused attention, matmuls, compiler options.
 
   cpu           malloc, dispatch and thread settings for runs on CPU devices.
+  cpu_forms     Forms of operations beside matmuls that are fast on XLA:CPU.
   cpu_matmul    Matmuls of activations with weights, and a layout of their gradients that is fast on XLA:CPU.
   dropout_hash  Which attention weights `flash` drops: a hash, so that no mask is stored.
   flash         Fused causal attention with dropout for NVIDIA GPUs, in Pallas: the scores are never

@@ -60,15 +60,23 @@ def _matmul(x, w, out_sharding):
   return y.astype(x.dtype)
 
 
+def multiplies_twice(n, dtype):
+  """Whether a matmul of n rows multiplies the row twice.
+
+  For a single row in bfloat16 XLA:CPU has a path of its own, which converts the other operand to float32.
+  """
+  return n == 1 and dtype == jnp.bfloat16 and on_one_cpu()
+
+
 def matmul_by_rows(x, w):
   """x [..., n, i] times the rows of w [o, i]: y [..., n, o] = sum over i of x[..., n, i] w[o, i], in float32.
 
   For few rows of x, as in decoding, XLA:CPU first rearranges all of w in memory; for 2 to 8 rows that takes
   longer than the sums. A batch of matmuls, each with a block of w, takes less. A single row in float32 needs
-  neither; one in bfloat16 takes a path that is slower than that of two rows, so it is multiplied twice.
+  neither; see also `multiplies_twice`.
   """
   n, (o, i) = math.prod(x.shape[:-1]), w.shape
-  if n == 1 and w.dtype == jnp.bfloat16 and on_one_cpu():
+  if multiplies_twice(n, w.dtype):
     return matmul_by_rows(jnp.concatenate([x, x], -2), w)[..., :1, :]
   block = _block_size(o)
   if not (block and 1 < n <= FEW_ROWS and w.dtype == jnp.float32 and on_one_cpu()):

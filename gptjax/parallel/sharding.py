@@ -298,7 +298,7 @@ def split_into_blocks(x, size, value=0):
 
 
 def count_blocks(rows, size):
-  """Number of equal blocks of at most `size` rows: one that divides `rows`, unless it is twice the least."""
+  """Number of blocks of at most `size` rows, equal ones if that takes less than twice as many."""
   least = -(-rows // size)
   return next((n for n in range(least, 2 * least) if rows % n == 0), least)
 

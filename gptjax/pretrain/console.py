@@ -129,7 +129,7 @@ def log_summary(run, telemetry, state):
   telemetry.log(f'checkpoints   {run.workdir / "checkpoints"}')
   if config.checkpoint.export:
     telemetry.log(f'export        {run.workdir / "export"}')
-  if config.log.tensorboard:
+  if telemetry.writes_tensorboard():
     telemetry.log(f'tensorboard   tensorboard --logdir {run.workdir / "tensorboard"}')
 
 

@@ -3,7 +3,7 @@
 import copy
 import math
 
-from gptjax.command import shutdown
+from gptjax.command import shutdown, streams
 from gptjax.config import resolve as configs
 from gptjax.data.corpus import reader
 from gptjax.domains import LARGEST
@@ -38,6 +38,7 @@ def prepare_corpus(config, workdir, tokenizer=None):
   if not data.source or access.is_file(paths.parsed(data.corpus) / 'manifest.json'):
     return
   from gptjax.data.prepare import prepare
+  streams.log(f'{data.corpus} is not a complete corpus: it is prepared from data.source = {data.source}')
   configs.make_workdir(workdir)
   if tokenizer:
     run_weights.save_tokenizer(tokenizer, workdir)

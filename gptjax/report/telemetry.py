@@ -128,6 +128,10 @@ class Telemetry:
       for writer in self.optional_writers:
         writer.write(step, metrics)
 
+  def writes_tensorboard(self):
+    """Whether this process has written all metrics so far to TensorBoard files, too."""
+    return any(isinstance(writer, TensorBoard) and writer.works() for writer in self.optional_writers)
+
   def flush(self):
     """Return when all records so far are in the bucket; without one there is nothing to do.
 

@@ -50,6 +50,12 @@ class TensorBoard:
     """Append metrics {name: float} of a step."""
     self._submit(self._write, step, metrics)
 
+  def works(self):
+    """Whether all metrics so far have been written; waits for the thread."""
+    with self._optional():
+      self.thread.submit(lambda: None).result()
+    return not self.failed
+
   def flush(self):
     """Start to put what has been written into the bucket."""
     if self.in_bucket:

@@ -3,6 +3,7 @@
 The complete benchmark, in environments like those of GPU machines: test_environments.py.
 """
 
+import hashlib
 import json
 import re
 import signal
@@ -208,6 +209,9 @@ ENTRY %main {
     'dot.1': 'projections', 'loop_fusion.2-x': 'optimizer'}
   assert profile.component_of(('attention.py', '_attend')) == 'attention'
   assert profile.component_of(('layers.py', 'lookup')) == 'embedding'
+  assert profile.component_of(('cpu_forms.py', 'elementwise.<locals>.in_float32')) == 'activation'
+  assert profile.component_of(('cpu_forms.py', 'unstacked')) == 'projections'
+  assert profile.component_of(('cpu_matmul.py', 'sum_over_rows')) == 'attention'
 
 
 def test_variants_are_those_of_the_device(monkeypatch):
@@ -243,3 +247,48 @@ def test_pytorchs_loss_falls_as_ours_does(contender, monkeypatch):
   steps, facts = train_torch.torch_trainer(config, sizes.random_batch(config), contender, 1)
   first, last = steps(1)['loss'], steps(10)['loss']
   assert last < first < 5 and facts['device'] == 'cpu'
+
+
+# The interface of nanoGPT's model.py: it prints, and returns the loss beside the logits.
+MODEL_PY = """
+from dataclasses import dataclass
+from torch import nn
+
+@dataclass
+class GPTConfig:
+  block_size: int = 1024
+  vocab_size: int = 50304
+  n_layer: int = 12
+  n_head: int = 12
+  n_embd: int = 768
+  dropout: float = 0.0
+  bias: bool = True
+
+class GPT(nn.Module):
+  def __init__(self, config):
+    super().__init__()
+    self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+    self.out = nn.Linear(config.n_embd, config.vocab_size)
+    print('number of parameters')
+
+  def forward(self, idx, targets=None):
+    logits = self.out(self.wte(idx))
+    return logits, nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+"""
+
+
+def test_a_clone_of_nanogpt_is_trained_as_it_is_and_prints_no_result(tmp_path, capsys):
+  pytest.importorskip('torch')
+  from gptjax.benchmark import train_torch
+  (tmp_path / 'model.py').write_text(MODEL_PY)
+  config = sizes.make_config('tiny')
+  steps, facts = train_torch.torch_trainer(config, sizes.random_batch(config), 'nanogpt', 1, str(tmp_path))
+  assert steps(1)['loss'] > steps(10)['loss']
+  assert facts['nanogpt_sha256'] == hashlib.sha256(MODEL_PY.encode()).hexdigest()
+  assert capsys.readouterr().out == ''
+
+
+@pytest.mark.parametrize('given', [[], ['--nanogpt=absent']])
+def test_nanogpt_without_a_clone_is_refused(given):
+  with pytest.raises(InputError, match='give the folder of a clone of nanoGPT'):
+    train.main(['--contenders=gptjax,nanogpt', *given])

@@ -1,6 +1,7 @@
 """The limits of a CPU: the list of matmuls, the functions that time them, and the shares in the rows."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -50,6 +51,21 @@ def test_the_matmuls_are_those_that_the_model_needs(changes):
 def test_a_window_needs_fewer_keys():
   whole, window = (resolved({'model.sliding_window': n}) for n in (0, 32))
   assert flops(limits.training_matmuls(window)) < flops(limits.training_matmuls(whole))
+
+
+def test_xlas_matmuls_have_the_forms_of_the_model(monkeypatch):
+  monkeypatch.setattr(limits, 'serve', lambda facts, answer: answer(0))
+  monkeypatch.setattr(limits.cpu, 'configure_devices', lambda: None)
+  lowered = []
+  def measured(matmul, make):
+    x, y = make(matmul)[0]()
+    lowered.append(limits._xla_product().lower(x, y, layout=matmul.layout, result=matmul.result).as_text())
+    return 0.0
+  monkeypatch.setattr(limits, 'mean_seconds', measured)
+  sums = Matmul(1, 'km,kn', 3, 64, 16, 8, 'bfloat16', 'float32')
+  with ThreadPoolExecutor(1) as thread:  # whose mesh ends with it
+    thread.submit(limits.serve_worker, limits.XLA, lambda: {'task': [sums]}).result()
+  assert 'optimization_barrier' in lowered[0]
 
 
 @pytest.mark.parametrize('make', [limits.xla_matmul, limits.torch_matmul])

@@ -19,7 +19,7 @@ from gptjax.config import resolve as configs
 from gptjax.generate import kv_cache
 from gptjax.kernels import fused
 from gptjax.model import attention as attention_module
-from gptjax.model.attention import attention
+from gptjax.model.attention import attention, cached_attention
 from gptjax.model.layers import dropout
 from gptjax.parallel import sharding
 from gptjax.plan import hlo
@@ -268,3 +268,16 @@ def test_a_model_trains_and_reads_the_same_with_splash(splash_here, name):
     made[kernel] = jax.device_get((loss, gradient, logits))
   jax.tree.map(lambda ours, plain: np.testing.assert_allclose(ours, plain, atol=3e-6, rtol=1e-4),
                made['splash'], made['xla'])
+
+
+@pytest.mark.parametrize('heads, kv_heads, b', [(2, 2, 3), (4, 2, 3), (2, 2, 1)])
+def test_a_cpu_reads_a_bfloat16_cache_of_several_texts_as_it_is(heads, kv_heads, b):
+  q, k = (jax.random.normal(jax.random.key(n), (b, *shape)).astype('bfloat16')
+          for n, shape in enumerate([(1, heads, 16), (kv_heads, 64, 16)]))
+  mask = jnp.arange(64) < jnp.array([[9], [64], [30]])[:b]
+  with mesh_of():
+    compiled = jax.jit(cached_attention).lower(q, k, k, mask).compile()
+    got = np.float32(compiled(q, k, k, mask))
+    exact = jax.jit(cached_attention)(*(x.astype('float32') for x in (q, k, k)), mask)
+  assert b == 1 or compiled_operands(compiled.as_text()) == {('bf16', 'bf16'): 2}
+  np.testing.assert_allclose(got, exact, atol=0.03)

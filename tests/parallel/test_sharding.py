@@ -67,7 +67,8 @@ def test_the_whole_matrix(case):
 def test_blocks_hold_all_rows_in_no_more_than_twice_the_blocks_that_are_needed(rows, size):
   n, least = sharding.count_blocks(rows, size), math.ceil(rows / size)
   assert least <= n < 2 * least and math.ceil(rows / n) <= size
-  assert rows % n == 0 or not any(rows % blocks == 0 for blocks in range(least, 2 * least))
+  dividing = [blocks for blocks in range(least, 2 * least) if rows % blocks == 0]
+  assert n == min(dividing, default=least)
 
 
 @pytest.mark.parametrize('tensor', [1, 2])

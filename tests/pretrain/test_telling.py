@@ -142,6 +142,7 @@ def test_places_that_cannot_be_written_are_one_warning_each(corpus_folder, tmp_p
   assert len(failed) == 3
   assert set(failed) == {f'TensorBoard ({tmp_path}/tensorboard)', 'the report', 'the plot of curves'}
   assert 'Traceback' not in said
+  assert 'tensorboard --logdir' not in said  # there is nothing to show
 
 
 @slow

@@ -34,6 +34,8 @@ COMPONENTS = (('layers.py', 'dropout', 'dropout'), ('layers.py', 'fold_in', 'dro
               ('layers.py', 'lookup', 'embedding'), ('layers.py', '_lookup', 'embedding'),
               ('loss.py', '', 'loss'), ('layers.py', 'Norm', 'norms'),
               ('layers.py', 'Projection.__call__', 'activation'),
+              ('cpu_forms.py', 'elementwise', 'activation'), ('cpu_forms.py', 'unstacked', 'projections'),
+              ('cpu_matmul.py', 'sum_over_rows', 'attention'),
               ('layers.py', 'Projection', 'projections'), ('cpu_matmul.py', '', 'projections'),
               ('compute.py', 'in_dtype', 'casts of weights'),
               ('gpt.py', '', 'residuals and reshapes'), ('layers.py', '', 'residuals and reshapes'),

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from importlib.util import find_spec
+from pathlib import Path
 
 from gptjax import defaults
 from gptjax.benchmark import journal, limits, results
@@ -26,11 +27,13 @@ from gptjax.errors import InputError
 from gptjax.kernels import cpu
 from gptjax.storage.files import paths
 
-CONTENDERS = (OURS, 'torch', 'torch-compile', 'torch-compile-blocks', 'transformers', 'transformers-compile')
-TARGETS = {'torch': 1.2, 'torch-compile': 1}  # on a CPU, times as fast as the contender; of GPUs: gates.py
+CONTENDERS = (OURS, 'torch', 'torch-compile', 'torch-compile-blocks', 'transformers', 'transformers-compile',
+              'nanogpt', 'nanogpt-compile')
+# On a CPU, times as fast as the contender; those of GPUs are in gates.py.
+TARGETS = {'torch': 1.2, 'torch-compile': 1, 'nanogpt': 1.2, 'nanogpt-compile': 1}
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch', 'transformers')
 # Fields of `config.model` that the contenders have, or on which neither their work nor their memory depends.
-GPT2_FIELDS = ('n_layer', 'n_head', 'n_embd', 'n_inner', 'n_ctx', 'n_vocab', 'pad_vocab_to', 'dropout',
+GPT2_FIELDS = ('n_layer', 'n_head', 'n_embd', 'n_ctx', 'n_vocab', 'pad_vocab_to', 'dropout',
                'init_std', 'wpe_init_std', 'scale_residual_init', 'scan', 'remat', 'compute_dtype')
 OUT_OF_MEMORY = ('RESOURCE_EXHAUSTED', 'out of memory')  # texts in error messages
 STEP = 'step'  # the task of the workers of limits
@@ -108,10 +111,11 @@ def with_largest_batch(sizes, make):
     gc.collect()
 
 
-def make_trainer(contender, size, batch_size, changes, share):
+def make_trainer(contender, size, batch_size, changes, share, nanogpt=''):
   """`gptjax_trainer` or `torch_trainer` at the largest batch that fits; facts contain its 'batch_size'.
 
   share: of the GPU's memory, for this process.
+  nanogpt: folder of a clone of nanoGPT.
   """
   def make(batch_size):
     config = make_config(size, batch_size, changes)
@@ -120,7 +124,7 @@ def make_trainer(contender, size, batch_size, changes, share):
     else:
       require_gpt2(config, contender)
       from gptjax.benchmark.train_torch import torch_trainer
-      train, facts = torch_trainer(config, random_batch(config), contender, share)
+      train, facts = torch_trainer(config, random_batch(config), contender, share, nanogpt)
     return train, {**facts, 'batch_size': batch_size, 'tokens': batch_size * config.data.seq_len}
   sizes = [batch_size] if batch_size else batch_sizes(size, memory_limit(contender, share))
   return with_largest_batch(sizes, make)
@@ -148,7 +152,8 @@ def memory_limit(contender, share):
 
 def missing_package(contender):
   """A package that a contender needs and that is not installed; '' if nothing is missing."""
-  packages = () if contender == OURS else ('torch', contender.partition('-')[0])
+  package = contender.partition('-')[0]
+  packages = {OURS: (), 'nanogpt': ('torch',)}.get(package, ('torch', package))
   return next((package for package in packages if find_spec(package) is None), '')
 
 
@@ -168,7 +173,8 @@ def worker(flags):
     os.environ['XLA_PYTHON_CLIENT_MEM_FRACTION'] = f'{flags.share:.3f}'
     cpu.retain_freed_memory()
     cpu.configure_devices()
-  train, facts = make_trainer(flags.worker, flags.size, flags.batch_size, dict(flags.set), flags.share)
+  train, facts = make_trainer(flags.worker, flags.size, flags.batch_size, dict(flags.set), flags.share,
+                              flags.nanogpt)
   return serve(facts, train)
 
 
@@ -223,6 +229,8 @@ def make_parser():
   parser.add_argument('--batch_size', type=integer(0, 65536), default=0,
                       help='sequences per step; 0: the largest that fits')
   parser.add_argument('--contenders', default='gptjax,torch', help=f'of {", ".join(CONTENDERS)}')
+  parser.add_argument('--nanogpt', type=paths.flag, default='',
+                      help='folder of a clone of nanoGPT, for the contenders of that name')
   parser.add_argument('--turns', type=integer(1, 1000), default=5)
   parser.add_argument('--steps', type=integer(1, 1_000_000), default=3, help='steps per turn')
   parser.add_argument('--set', type=config_override, action='append', default=[], metavar='FIELD=VALUE',
@@ -243,6 +251,9 @@ def main(argv):
   contenders = flags.contenders.split(',')
   if unknown := set(contenders) - set(CONTENDERS):
     parser.error(f'unknown contender {", ".join(sorted(unknown))}: use {", ".join(CONTENDERS)}')
+  model_file = Path(flags.nanogpt) / 'model.py'
+  if any(name.startswith('nanogpt') for name in contenders) and not (flags.nanogpt and model_file.is_file()):
+    parser.error(f'--nanogpt = {flags.nanogpt!r} has no model.py: give the folder of a clone of nanoGPT')
   config = make_config(flags.size, flags.batch_size, dict(flags.set))
   if flags.worker:
     return worker(flags)

@@ -284,7 +284,7 @@ def compare_logits(x, model, target, masks=None, mask_indices=None):
 
 def _at_column(logits, column, target):
   """The logit of [n, c] at the column of each target [n]; -inf where it is in no column."""
-  if jax.sharding.get_abstract_mesh().size > 1:  # a dimension that is sharded cannot be indexed
+  if not cpu_matmul.on_one_cpu():  # a dimension that is sharded cannot be indexed
     return jnp.where(column == target[:, None], logits, -jnp.inf).max(-1)
   logits, column, target = jax.reshard((logits, column, target), jax.P())
   at = (target - column[0]).astype(jnp.int32)

@@ -219,11 +219,12 @@ def test_windows_score_every_token_once_with_the_available_context(n, start, n_c
   assert seen == list(range(start, n + start))
 
 
-@pytest.mark.parametrize('tensor', [1, 2])
-@pytest.mark.parametrize('logits', [1, 30, 1 << 20])
-def test_results_do_not_depend_on_vocabulary_blocks_and_the_first_of_equals_wins(logits, tensor, monkeypatch):
+@pytest.mark.parametrize('tensor, padded', [(1, 44), (2, 44), (1, 47)])
+@pytest.mark.parametrize('logits', [1, 30, 60, 1 << 20])
+def test_results_do_not_depend_on_vocabulary_blocks_and_the_first_of_equals_wins(logits, tensor, padded,
+                                                                                 monkeypatch):
   monkeypatch.setattr(scoring, 'MAX_LOGITS', (logits, logits))
-  n, v, padded = 12, 37, 44
+  n, v = 12, 37
   rng = np.random.default_rng(logits)
   # So many logits are equal.
   x, table = (rng.integers(-1, 2, shape).astype(np.float32) for shape in ((n, 3), (padded, 3)))
