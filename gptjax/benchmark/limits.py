@@ -187,12 +187,11 @@ def serve_worker(name, make_tasks):
   if name == XLA:
     cpu.configure_devices()
     from gptjax.parallel import sharding
+    sharding.ensure_mesh()  # the forms of matmuls for one CPU device depend on it
   if name == MEMORY:
     kernels = bandwidth_kernels(ARRAY)
     return serve({'bytes': ARRAY}, lambda _: {kernel: bandwidth(*kernels[kernel]) for kernel in kernels})
   make, tasks = {XLA: xla_matmul, TORCH: torch_matmul}[name], make_tasks()
-  if name == XLA:
-    sharding.ensure_mesh()  # the forms of matmuls for one CPU device depend on it
   return serve({'matmuls': tasks}, lambda _: {task: [mean_seconds(each, make) for each in matmuls]
                                               for task, matmuls in tasks.items()})
 

@@ -122,11 +122,12 @@ def cached_attention(q, k, v, mask):
   Returns:
     [b, t, h, k] in the dtype of v.
   """
-  q, rows = jnp.swapaxes(q, 1, 2), q.shape[1] * q.shape[2] // k.shape[1]
+  t, rows = q.shape[1], q.shape[1] * q.shape[2] // k.shape[1]
+  q = jnp.swapaxes(q, 1, 2)
   if len(k) > 1 and cpu_matmul.multiplies_twice(rows, v.dtype):  # for one text the conversion takes less
     q = jnp.concatenate([q, q], 2)
   y = _attend(q, k, v, mask[:, None, None], v.dtype, 0, None)
-  return jnp.swapaxes(y[:, :, :1] if rows == 1 else y, 1, 2)
+  return jnp.swapaxes(y[:, :, :t], 1, 2)
 
 
 def _attend(q, k, v, mask, dtype, rate, keys):

@@ -23,6 +23,7 @@ from gptjax.model.attention import attention, cached_attention
 from gptjax.model.layers import dropout
 from gptjax.parallel import sharding
 from gptjax.plan import hlo
+from gptjax.pretrain.trace import trace_step
 from gptjax.train import step
 
 
@@ -83,6 +84,17 @@ def test_a_cpu_multiplies_bfloat16_as_bfloat16():
   with mesh_of():
     text = jax.jit(attend).lower(jnp.ones((2, 64, 96)), jnp.ones((2, 64, 2, 16))).compile().as_text()
   assert compiled_operands(text) == {('bf16', 'bf16'): 4 * 6}
+
+
+@pytest.mark.parametrize('changes', [
+  {}, {'model.mlp': 'gated', 'model.n_kv_head': 2, 'model.positions': 'rotary'}], ids=['gpt2', 'modern'])
+def test_a_step_on_a_cpu_multiplies_bfloat16_alone(changes):
+  config = tiny_config(**{'model.compute_dtype': 'bfloat16', **changes})
+  with mesh_of() as mesh:
+    state = jax.eval_shape(functools.partial(step.init_state, config))
+    batch = sharding.shard_batch(random_batch(config), mesh)
+    text = trace_step(config, mesh, 10, (state, batch)).lower().compile().as_text()
+  assert set(compiled_operands(text)) == {('bf16', 'bf16')}
 
 
 def test_gradients_of_keys_and_values_are_rounded_once_after_their_sum_over_blocks(monkeypatch):
