@@ -1,29 +1,25 @@
 """The limits of a CPU, measured interleaved with the contenders: matmuls alone, and memory bandwidth.
 
-`training_matmuls` and `forward_matmuls` list the matmuls of a step or of a batch, from the config. One worker
-measures the time that they take with XLA, another one the time with PyTorch; a third one measures the memory
-bandwidth. Rows of gptjax then have
+One worker measures the time that the matmuls of the work (`gptjax.benchmark.matmuls`) take with XLA, another
+one the time with PyTorch; a third one measures the memory bandwidth. Rows of gptjax then have
 
     of_products   time of XLA's matmuls alone / time of gptjax
     xla_of_best   time of the faster library for each matmul / time of XLA's matmuls alone
     of_bandwidth  bytes that gptjax reads per second / memory bandwidth
-
-Letters: a matmul multiplies b pairs of matrices [m, k] and [k, n]; either may be stored transposed.
 """
 
 import functools
 import itertools
 import statistics
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
-from typing import NamedTuple
 
 import numpy as np
 
 from gptjax.benchmark import machine, results
 from gptjax.benchmark.interleave import serve
+from gptjax.benchmark.matmuls import Matmul
 from gptjax.kernels import cpu
 
 MATMULS = XLA, TORCH = 'xla-matmuls', 'torch-matmuls'
@@ -34,127 +30,8 @@ OPERANDS = 1 << 28       # bytes of the operands of a matmul: one pair per call,
 LEAST_CALLS = 4          # of a matmul, for its mean time
 ARRAY = 1 << 30          # bytes of an array for the bandwidth, far more than the caches hold
 PASSES = 3               # over the arrays, for the mean bandwidth
-WORDS = {'of_products': "of XLA's matmuls", 'of_bandwidth': 'of the bandwidth'}
-
-
-class Matmul(NamedTuple):
-  """A matmul and how often it is computed.
-
-  layout: dimensions of the operands in memory, 'mk,kn', 'mk,nk' or 'km,kn'.
-  dtype, result: names of the dtypes of the operands and of the result.
-  """
-  count: int
-  layout: str
-  b: int
-  m: int
-  k: int
-  n: int
-  dtype: str
-  result: str
-
-  def __str__(self):
-    sizes = f'b={self.b}, m={self.m}, k={self.k}, n={self.n}'
-    return f'{self.count} x {self.layout}, {sizes}, {self.dtype} to {self.result}'
-
-  @property
-  def flops(self):
-    return 2 * self.count * self.b * self.m * self.k * self.n
-
-  @property
-  def shapes(self):
-    """The shapes of both operands in memory."""
-    sizes = {'m': self.m, 'k': self.k, 'n': self.n}
-    return [((self.b,) if self.b > 1 else ()) + tuple(sizes[name] for name in names)
-            for names in self.layout.split(',')]
-
-
-def training_matmuls(config, n_blocks=None):
-  """[Matmul] of a training step; without recomputed ones.
-
-  Args:
-    config: the whole config, resolved.
-    n_blocks: of queries, see `attention_matmuls`.
-  """
-  from gptjax.model.parameters import padded_vocab
-  c, t, b = config.model, config.data.seq_len, config.train.microbatch_size
-  matmul = functools.partial(Matmul, b=1, dtype=c.compute_dtype)
-  found = attention_matmuls(c, b, t, backward=True, n_blocks=n_blocks)
-  for layers, i, o in layer_matrices(config):  # float32: see `cpu_matmul.result_dtype`
-    found += [matmul(layers, 'mk,kn', m=b * t, k=i, n=o, result='float32'),
-              matmul(layers, 'mk,nk', m=b * t, k=o, n=i, result='float32'),
-              matmul(layers, 'km,kn', m=i, k=b * t, n=o, result='float32')]
-  chunk = min(config.loss.chunk or t, t)
-  chunks, n, v = -(-t // chunk), b * chunk, padded_vocab(c)
-  found += [matmul(chunks, 'mk,nk', m=n, k=c.n_embd, n=v, result='float32'),
-            matmul(chunks, 'mk,kn', m=n, k=v, n=c.n_embd, result='float32'),
-            matmul(chunks, 'km,kn', m=v, k=n, n=c.n_embd, result='float32')]
-  return merged(found, config.train.batch_size // b)
-
-
-def forward_matmuls(config, b, t, n_scored, max_logits=None, n_blocks=None):
-  """[Matmul] of a batch of b rows of t tokens without gradients, by a model that is prepared for decoding.
-
-  Args:
-    config: the whole config; the compute dtype is not 'auto'.
-    b, t: shape of the batch.
-    n_scored: positions whose logits are computed.
-    max_logits: number that is computed at a time; None: all.
-    n_blocks: of queries, see `attention_matmuls`.
-  """
-  from gptjax.model.parameters import padded_vocab
-  from gptjax.parallel.sharding import count_blocks
-  c, v = config.model, padded_vocab(config.model)
-  matmul = functools.partial(Matmul, layout='mk,nk', b=1, dtype=c.compute_dtype, result='float32')
-  found = attention_matmuls(c, b, t, backward=False, n_blocks=n_blocks)
-  found += [matmul(layers, m=b * t, k=i, n=o) for layers, i, o in layer_matrices(config)]
-  parts = count_blocks(v, max(1, (max_logits or v * n_scored) // n_scored))
-  return merged([*found, matmul(parts, m=n_scored, k=c.n_embd, n=-(-v // parts))])
-
-
-def layer_matrices(config):
-  """[(layers, inputs, outputs)] of the matrices in the layers of a Transformer."""
-  import jax
-
-  from gptjax.model.compute import projections
-  from gptjax.model.gpt import GPT
-  from gptjax.parallel import sharding
-  with sharding.abstract_mesh():
-    model = jax.eval_shape(lambda: GPT(jax.random.key(0), config))
-  weights = [projection.w for _, projection in projections(model.h)]
-  return [(w.shape[0], *w.declaration.matrix_shape(w.shape[1:])) for w in weights]
-
-
-def attention_matmuls(c, b, t, backward, n_blocks=None):
-  """[Matmul] of attention in all layers, in blocks of queries, each with the keys that it needs.
-
-  Args:
-    c: `config.model`.
-    b, t: shape of the batch.
-    backward: whether the gradients are computed.
-    n_blocks: of queries; None: as `gptjax.model.attention` has; 1: all keys for all queries.
-  """
-  from gptjax.model.attention import N_QUERY_BLOCKS
-  from gptjax.model.parameters import head_size, n_kv_head
-  block, found = -(-t // (n_blocks or N_QUERY_BLOCKS)), []
-  matmul = functools.partial(Matmul, c.n_layer, b=b * n_kv_head(c), dtype=c.compute_dtype, result='float32')
-  for start in range(0, t, block):
-    end = min(start + block, t)
-    s = end - (max(0, start - c.sliding_window + 1) if c.sliding_window else 0)
-    q, d = (end - start) * c.n_head // n_kv_head(c), head_size(c)
-    scores, values = matmul('mk,nk', m=q, k=d, n=s), matmul('mk,kn', m=q, k=s, n=d)
-    sums_over_queries = matmul('km,kn', m=s, k=q, n=d)
-    found += [scores, values]
-    # Gradients of the weights, the queries, the values and the keys.
-    found += [scores, values, sums_over_queries, sums_over_queries] if backward else []
-  return found
-
-
-def merged(matmuls, times=1):
-  """The matmuls, `times` as often, with equal ones counted together."""
-  counts = Counter()
-  for matmul in matmuls:
-    counts[matmul._replace(count=0)] += matmul.count * times
-  return [matmul._replace(count=count) for matmul, count in counts.items()]
+# The fields of a row that are shares of a limit; the target is for the first one that a row has.
+WORDS = {'of_bandwidth': 'of the bandwidth', 'of_products': "of XLA's matmuls"}
 
 
 def available(flags, names=MATMULS):
@@ -231,7 +108,7 @@ def _xla_product():
   import jax
   import jax.numpy as jnp
 
-  from gptjax.kernels.cpu_matmul import barrier, sum_over_rows, transposes_result
+  from gptjax.kernels.cpu_matmul import barrier, matmul_by_rows, sum_over_rows, transposes_result
 
   def product(x, y, layout, result):
     multiply = functools.partial(jnp.einsum, preferred_element_type=result)
@@ -240,8 +117,10 @@ def _xla_product():
     if x.ndim == 3:
       left, right = layout.split(',')
       return multiply(f'b{left},b{right}->bmn', x, y)
-    if layout != 'km,kn':
-      return multiply(f'{layout}->mn', x, y)
+    if layout == 'mk,nk':
+      return matmul_by_rows(x, y)
+    if layout == 'mk,kn':
+      return multiply('mk,kn->mn', x, y)
     # As `cpu_matmul.weight_gradient`; the order of the result's dimensions is free.
     if transposes_result(x, y):
       return multiply('nk,km->nm', barrier(y.T), x)
@@ -322,15 +201,15 @@ def bandwidth_fields(seconds, size, answers):
 
 
 def share(row):
-  """The name and value of the row's share of a limit; None if it has none."""
+  """The name and value of the row's share that has the target; None if it has none."""
   return next(((name, row[name]) for name in WORDS if name in row), None)
 
 
 def described(row):
-  """The row's share of its limit in words; '' if it was not measured."""
-  found, best = share(row), row.get('xla_of_best')
-  words = f'{100 * found[1]:.0f} % {WORDS[found[0]]}' if found else ''
-  return words + (f', which reach {100 * best:.0f} % of the best library' if best else '')
+  """The row's shares of its limits in words; '' if none was measured."""
+  best = row.get('xla_of_best')
+  shares = ', '.join(f'{100 * row[name]:.0f} % {words}' for name, words in WORDS.items() if name in row)
+  return shares + (f', which reach {100 * best:.0f} % of the best library' if best else '')
 
 
 def gates(rows):

@@ -1,56 +1,17 @@
-"""The limits of a CPU: the list of matmuls, the functions that time them, and the shares in the rows."""
+"""The limits of a CPU: the functions that time matmuls, and the shares in the rows."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
-from gptjax.benchmark import interleave, limits, sizes
-from gptjax.benchmark.limits import MEMORY, TORCH, XLA, Matmul
+from gptjax.benchmark import interleave, limits, matmuls, sizes
+from gptjax.benchmark.limits import MEMORY, TORCH, XLA
+from gptjax.benchmark.matmuls import Matmul
 from gptjax.benchmark.results import OURS
-from gptjax.benchmark.subjects import evaluate, generate, train
+from gptjax.benchmark.subjects import generate, train
 from gptjax.config import resolve as configs
-from gptjax.data.tokenizers import byte_bpe, loading
-from gptjax.evaluate.scoring import scores
-from gptjax.model import size
-from gptjax.model.attention import N_QUERY_BLOCKS
-
-MODELS = [{}, {'model.n_kv_head': 2, 'model.head_size': 32, 'model.mlp': 'gated', 'model.n_inner': 640},
-          {'model.tie_word_embeddings': False, 'model.positions': 'rotary', 'model.n_layer': 3,
-           'train.microbatch_size': 4, 'loss.chunk': 64}]
-
-
-def resolved(changes=None):
-  config = sizes.make_config('cpu', 0, changes)
-  configs.resolve(config, '')
-  return config
-
-
-def flops(matmuls):
-  return sum(matmul.flops for matmul in matmuls)
-
-
-@pytest.mark.parametrize('changes', MODELS)
-def test_the_matmuls_are_those_that_the_model_needs(changes):
-  config = resolved(changes)
-  c, t, b = config.model, config.data.seq_len, config.train.batch_size
-  per_token = size.flops_per_token(c, t)
-  equal = lambda matmuls, needed: flops(matmuls) == pytest.approx(b * t * needed, rel=0.005)
-  assert equal(limits.training_matmuls(config, 1), per_token['palm'])
-  # Of n blocks of queries, the first one needs 1 / n of the keys, the last one all of them.
-  attention = 2 * (per_token['palm'] - per_token['causal'])
-  skipped = attention * (N_QUERY_BLOCKS - 1) / (2 * N_QUERY_BLOCKS)
-  assert equal(limits.training_matmuls(config), per_token['palm'] - skipped)
-  forward = limits.forward_matmuls(config, b, t, b * t, max_logits=1 << 20, n_blocks=1)
-  assert equal(forward, per_token['palm'] / 3)
-  assert Matmul(c.n_vocab // 256, 'mk,nk', 1, b * t, c.n_embd, 256, 'float32', 'float32') in forward
-
-
-def test_a_window_needs_fewer_keys():
-  whole, window = (resolved({'model.sliding_window': n}) for n in (0, 32))
-  assert flops(limits.training_matmuls(window)) < flops(limits.training_matmuls(whole))
 
 
 def test_xlas_matmuls_have_the_forms_of_the_model(monkeypatch):
@@ -96,19 +57,19 @@ def test_workers_answer_with_the_seconds_of_each_matmul(name):
   (facts, [answer]), = interleave.interleaved({name: command}, 1, 1).values()
   config = sizes.make_config('tiny')
   configs.resolve(config, '')
-  matmuls = limits.training_matmuls(config)
-  assert [Matmul(*each) for each in facts['matmuls'][train.STEP]] == matmuls
-  assert len(answer[train.STEP]) == len(matmuls) and min(answer[train.STEP]) > 0
+  needed = matmuls.of_step(config)
+  assert [Matmul(*each) for each in facts['matmuls'][train.STEP]] == needed
+  assert len(answer[train.STEP]) == len(needed) and min(answer[train.STEP]) > 0
 
 
 def test_shares_are_medians_of_the_turns(capsys):
-  matmuls = {'step': [Matmul(1, 'mk,kn', 1, 10, k, 10, 'float32', 'float32') for k in (10, 20)]}
+  step = {'step': [Matmul(1, 'mk,kn', 1, 10, k, 10, 'float32', 'float32') for k in (10, 20)]}
   answers = {OURS: ({}, [{'seconds': 1.0}, {'seconds': 2.0}, {'seconds': 4.0}]),
-             XLA: ({'matmuls': matmuls}, [{'step': [0.5, 0.3]}, {'step': [1.0, 0.5]}, {'step': [1.0, 2.6]}])}
+             XLA: ({'matmuls': step}, [{'step': [0.5, 0.3]}, {'step': [1.0, 0.5]}, {'step': [1.0, 2.6]}])}
   rows = [{'what': 'training', 'who': OURS}, {'what': 'training', 'who': 'torch'}]
   ours, other = train.with_limits(rows, answers)
   assert ours['of_products'] == pytest.approx(0.8) and 'xla_of_best' not in ours and other == rows[1]
-  answers[TORCH] = {'matmuls': matmuls}, [{'step': [0.42, 0.4]}, {'step': [9.0, 0.2]}, {'step': [9.0, 9.0]}]
+  answers[TORCH] = {'matmuls': step}, [{'step': [0.42, 0.4]}, {'step': [9.0, 0.2]}, {'step': [9.0, 9.0]}]
   ours, _ = train.with_limits(rows, answers)
   assert ours['xla_of_best'] == pytest.approx(0.9)
   assert limits.described(ours) == "80 % of XLA's matmuls, which reach 90 % of the best library"
@@ -122,29 +83,16 @@ def test_shares_are_medians_of_the_turns(capsys):
 
 def test_generation_is_compared_with_the_bandwidth():
   turn = {generate.ONE: 64.0, generate.EIGHT: 64.0, generate.READ: 2.0}
+  alone = {generate.ONE: [30.0, 18.0], generate.EIGHT: [16.0], generate.READ: [0.5, 1.0]}
   answers = {OURS: ({'weights': 80, 'cache': 10}, [turn]), MEMORY: ({}, [{'read': 100.0, 'update': 90.0}]),
-             XLA: ({}, [{generate.READ: [0.5, 1.0]}])}
+             XLA: ({}, [alone])}
   rows = [{'what': f'generation 124M, float32, {task}', 'who': OURS} for task in turn]
   one, eight, read = generate.with_limits(rows, answers)
   assert (one['of_bandwidth'], eight['of_bandwidth'], read['of_products']) == (0.9, 1.6, 0.75)
-  assert limits.described(one) == '90 % of the bandwidth'
-
-
-def test_the_matmuls_of_scoring_are_those_of_its_batches(monkeypatch):
-  tokenizer = byte_bpe.train_bpe(['some text of words'], 260)
-  monkeypatch.setattr(loading, 'load', lambda name: tokenizer)
-  config = resolved({'model.n_layer': 1, 'model.n_embd': 64, 'model.n_head': 2, 'model.n_vocab': 300})
-  pairs, text = [('some text of', ' words')] * 3, 'some text of words ' * 40
-  found = evaluate.matmuls_of_tasks(config, 'own', pairs, text)
-  evaluated = SimpleNamespace(model=SimpleNamespace(n_ctx=256), tokenizer=tokenizer)
-  for task, matmuls in found.items():
-    requests = evaluate.make_requests(evaluated, pairs, text, task)
-    batches = list(scores.make_batches(requests, range(len(requests)), 256, evaluate.BATCH, 1))
-    assert sorted(i for indices, *_ in batches for i in indices) == [*range(len(requests))]
-    rows = sum(m.count * m.m for m in matmuls if (m.k, m.n) == (64, 4 * 64))
-    assert rows == sum(tokens.size for _, tokens, _, _ in batches)
-    logits = sum(m.count * m.m * m.n for m in matmuls if m.n >= 300)
-    assert logits >= sum(np.sum(targets >= 0) for *_, targets in batches) * 300
+  assert (one['of_products'], eight['of_products']) == (0.75, 0.25)
+  assert limits.described(one) == "90 % of the bandwidth, 75 % of XLA's matmuls"
+  gate, = limits.gates([one])
+  assert gate['holds'] and gate['what'].endswith('share of the bandwidth')  # the target is for that one
 
 
 @pytest.mark.parametrize('only_cpu, skipped, names', [

@@ -17,7 +17,7 @@ import tempfile
 import time
 from types import SimpleNamespace
 
-from gptjax.benchmark import limits, results
+from gptjax.benchmark import limits, matmuls, results
 from gptjax.benchmark.interleave import interleaved, serve, speedup
 from gptjax.benchmark.machine import machine_info
 from gptjax.benchmark.subjects.generate import SIZES, make_config
@@ -77,7 +77,7 @@ def make_requests(evaluated, pairs, text, task):
 
 
 def matmuls_of_tasks(config, tokenizer, pairs, text):
-  """{task: [limits.Matmul] of all its batches}."""
+  """{task: [matmuls.Matmul] of all its batches}."""
   from gptjax.data.tokenizers import loading
   from gptjax.evaluate.scoring import scores
   n_ctx, found = config.model.n_ctx, {}
@@ -85,9 +85,9 @@ def matmuls_of_tasks(config, tokenizer, pairs, text):
   for task in (LAMBADA, WIKITEXT):
     requests = make_requests(evaluated, pairs, text, task)
     batches = scores.make_batches(requests, range(len(requests)), n_ctx, BATCH, shards=1)
-    found[task] = limits.merged(
+    found[task] = matmuls.merged(
       matmul for _, tokens, _, targets in batches for matmul in
-      limits.forward_matmuls(config, *tokens.shape, targets.size, scores.MAX_LOGITS[1]))
+      matmuls.of_batch(config, *tokens.shape, targets.size, scores.MAX_LOGITS[1]))
   return found
 
 

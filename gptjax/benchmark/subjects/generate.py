@@ -2,8 +2,7 @@
 
 Randomly initialized models of the papers' shapes generate a fixed number of tokens greedily, with a key-value
 cache. Each contender runs in a process of its own; they are interleaved, and the result is the median over
-turns. On a CPU, the memory bandwidth and the matmuls of the prefill are measured too (see
-`gptjax.benchmark.limits`).
+turns. On a CPU, the memory bandwidth and the matmuls alone are measured too (see `gptjax.benchmark.limits`).
 """
 
 import argparse
@@ -14,7 +13,7 @@ import time
 
 import numpy as np
 
-from gptjax.benchmark import journal, limits, results
+from gptjax.benchmark import journal, limits, matmuls, results
 from gptjax.benchmark.interleave import interleaved, serve, speedup
 from gptjax.benchmark.machine import machine_info
 from gptjax.benchmark.results import OURS
@@ -111,10 +110,17 @@ def transformers_tasks(config):
   return {task: functools.partial(generate, batch) for task, batch in BATCH.items()} | {READ: prefill}, {}
 
 
+def matmuls_of_tasks(config):
+  """{task: [matmuls.Matmul]}; of the prompts of ONE and EIGHT, which take as long as a token, none."""
+  generated = {task: matmuls.merged(matmuls.of_weights(config, batch, batch), NEW)
+               for task, batch in BATCH.items()}
+  return generated | {READ: matmuls.of_batch(config, 1, LONG, 1)}
+
+
 def worker(contender, config):
   """Answer each list of tasks with {task: seconds}, or with the limits."""
   if contender in limits.WORKERS:
-    return limits.serve_worker(contender, lambda: {READ: limits.forward_matmuls(config, 1, LONG, 1)})
+    return limits.serve_worker(contender, lambda: matmuls_of_tasks(config))
   make_tasks = {OURS: gptjax_tasks, INT8: functools.partial(gptjax_tasks, weight_dtype='int8'),
                 TRANSFORMERS: transformers_tasks}
   tasks, facts = make_tasks[contender](config)
@@ -133,10 +139,11 @@ def worker(contender, config):
 def with_limits(rows, answers):
   """The rows, those of gptjax with their shares of the limits that were measured."""
   facts, turns = answers[OURS]
-  fields = {READ: limits.matmul_fields([turn[READ] for turn in turns], answers, READ)}
+  fields = {task: limits.matmul_fields([turn[task] for turn in turns], answers, task)
+            for task in (ONE, READ, EIGHT)}
   for task, batch in BATCH.items():
     size = (facts['weights'] + batch * facts['cache']) * NEW
-    fields[task] = limits.bandwidth_fields([turn[task] for turn in turns], size, answers)
+    fields[task] |= limits.bandwidth_fields([turn[task] for turn in turns], size, answers)
   return [row | fields[task_of(row)] if row['who'] == OURS else row for row in rows]
 
 

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gptjax import defaults
-from gptjax.benchmark import journal, limits, results
+from gptjax.benchmark import journal, limits, matmuls, results
 from gptjax.benchmark.interleave import interleaved, serve
 from gptjax.benchmark.machine import machine_info
 from gptjax.benchmark.results import OURS
@@ -162,7 +162,7 @@ def step_matmuls(flags):
   from gptjax.config import resolve as configs
   config = make_config(flags.size, flags.batch_size, dict(flags.set))
   configs.resolve(config, '')
-  return {STEP: limits.training_matmuls(config)}
+  return {STEP: matmuls.of_step(config)}
 
 
 def worker(flags):
