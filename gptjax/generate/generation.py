@@ -110,8 +110,7 @@ def require_memory(model, texts, batch_size):
   """Raise InputError if the keys and values of a batch exceed the memory of all devices."""
   slots = max(min(len(text.ids) + text.remaining, model.n_ctx) for text in texts)
   rows = min(batch_size, len(texts))
-  per_token = 2 * model.n_layer * model.n_kv_head * model.head_size * np.dtype(model.dtype).itemsize
-  needed = per_token * rows * slots
+  needed = kv_cache.bytes_per_token(model) * rows * slots
   limits = [(device.memory_stats() or {}).get('bytes_limit', 0) for device in jax.local_devices()]
   available = sum(limits) or cpu.memory()
   if needed > available:

@@ -26,6 +26,7 @@ from flax import nnx
 
 from gptjax.errors import InputError
 from gptjax.generate.sampling import sample_tokens
+from gptjax.kernels import cpu_matmul
 from gptjax.model.attention import attention, cached_attention
 from gptjax.model.compute import in_dtype, in_int8, multiplied_in, projections, unrolled
 from gptjax.model.gpt import GPT, Block
@@ -40,8 +41,9 @@ WEIGHT_DTYPES = (None, 'int8')
 class KVCache(NamedTuple):
   """Keys and values of all tokens so far.
 
-  keys, values: for each layer [b, j, s, k] in the compute dtype; [j, s, k] for a single row (XLA would copy
-    all of [1, j, s, k] for each token). Rotary positions are applied before a key is stored.
+  keys, values: for each layer [b, j, s, k]; [j, s, k] for a single row (XLA would copy all of [1, j, s, k]
+    for each token). The dtype is that of matmuls; on a single CPU device float32, because XLA would convert
+    all of a bfloat16 one for each token. Rotary positions are applied before a key is stored.
   lengths: int32[b], tokens of each prompt.
   start: int32[], the first slot after the prompts.
   slot: int32[], the slot of the next token.
@@ -51,6 +53,12 @@ class KVCache(NamedTuple):
   lengths: jax.Array
   start: jax.Array
   slot: jax.Array
+
+
+def bytes_per_token(model):
+  """Bytes of the keys and values of a token in the cache of a prepared model, whose mesh is set."""
+  dtype = cpu_matmul.result_dtype(model.dtype)
+  return 2 * model.n_layer * model.n_kv_head * model.head_size * np.dtype(dtype).itemsize
 
 
 def prepare_for_decoding(model, weight_dtype=None):
@@ -154,8 +162,8 @@ def prefill(model, tokens, lengths, slots):
 
 
 def _padded(cached, slots):
-  """Return keys or values [b, t, j, k] in the layout of the cache, padded to `slots`."""
-  cached = jnp.swapaxes(cached, 1, 2)
+  """Return keys or values [b, t, j, k] in the layout and the dtype of the cache, padded to `slots`."""
+  cached = jnp.swapaxes(cached, 1, 2).astype(cpu_matmul.result_dtype(cached.dtype))
   cached = jnp.pad(cached, ((0, 0), (0, 0), (0, slots - cached.shape[2]), (0, 0)))
   return cached[0] if len(cached) == 1 else cached
 

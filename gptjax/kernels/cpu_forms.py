@@ -19,6 +19,21 @@ def elementwise(f):
   return lambda x: in_float32(x) if on_one_cpu() else f(x)
 
 
+def as_bits(x):
+  """x, on one CPU device as integers of the same bits if it is bfloat16; `from_bits` is the inverse.
+
+  For an array of which a loop takes slices: XLA:CPU would convert all of a bfloat16 one to float32.
+  """
+  if on_one_cpu() and x.dtype == jnp.bfloat16:
+    return jax.lax.bitcast_convert_type(jax.reshard(x, jax.P()), jnp.uint16)
+  return x
+
+
+def from_bits(x, dtype):
+  """x, or the numbers of `dtype` whose bits are the integers x."""
+  return x if x.dtype == dtype else jax.lax.bitcast_convert_type(x, dtype)
+
+
 def unstacked(x, axis):
   """List of the parts of x along an axis, without that axis.
 

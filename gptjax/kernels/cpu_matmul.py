@@ -60,32 +60,33 @@ def _matmul(x, w, out_sharding):
   return y.astype(x.dtype)
 
 
-def multiplies_twice(n, dtype):
-  """Whether a matmul of n rows multiplies the row twice.
-
-  For a single row in bfloat16 XLA:CPU has a path of its own, which converts the other operand to float32.
-  """
-  return n == 1 and dtype == jnp.bfloat16 and on_one_cpu()
-
-
 def matmul_by_rows(x, w):
-  """x [..., n, i] times the rows of w [o, i]: y [..., n, o] = sum over i of x[..., n, i] w[o, i], in float32.
-
-  For few rows of x, as in decoding, XLA:CPU first rearranges all of w in memory; for 2 to 8 rows that takes
-  longer than the sums. A batch of matmuls, each with a block of w, takes less. A single row in float32 needs
-  neither; see also `multiplies_twice`.
-  """
-  n, (o, i) = math.prod(x.shape[:-1]), w.shape
-  if multiplies_twice(n, w.dtype):
-    return matmul_by_rows(jnp.concatenate([x, x], -2), w)[..., :1, :]
-  block = _block_size(o)
-  if not (block and 1 < n <= FEW_ROWS and w.dtype == jnp.float32 and on_one_cpu()):
+  """x [..., i] times the rows of w [o, i]: y [..., o] = sum over i of x[..., i] w[o, i], in float32."""
+  if not on_one_cpu():
     return jnp.einsum('...i,oi->...o', x, w, preferred_element_type=jnp.float32)
   spec = jax.P(*jax.typeof(x).sharding.spec[:-1], None)
-  x, w = jax.reshard((x, w), jax.P())
-  copies = barrier(jnp.broadcast_to(x.reshape(n, i), (o // block, n, i)))
-  y = jnp.einsum('boi,bni->bon', w.reshape(-1, block, i), copies).reshape(o, n).T
-  return jax.lax.reshape(y, (*x.shape[:-1], o), out_sharding=spec)
+  matrix, w = jax.reshard((x, w), jax.P())
+  # With more than two dimensions XLA transposes w before a loop that multiplies by it.
+  y = _rows_on_one_cpu(matrix.reshape(-1, x.shape[-1]), w)
+  return jax.lax.reshape(y, (*x.shape[:-1], len(w)), out_sharding=spec)
+
+
+def _rows_on_one_cpu(x, w):
+  """x [n, i] times the rows of w [o, i]: [n, o].
+
+  A single row in float32 is multiplied as it is. In bfloat16 XLA:CPU has a path of its own for it, which
+  converts w to float32, so it is multiplied twice. For few rows in float32, as in decoding, XLA:CPU first
+  rearranges all of w in memory; for 2 to 8 rows that takes longer than the sums. A batch of matmuls, each
+  with a block of w, takes less.
+  """
+  (n, i), o = x.shape, len(w)
+  if n == 1 and w.dtype == jnp.bfloat16:
+    return _rows_on_one_cpu(jnp.concatenate([x, x]), w)[:1]
+  block = _block_size(o)
+  if not (block and 1 < n <= FEW_ROWS and w.dtype == jnp.float32):
+    return jnp.einsum('ni,oi->no', x, w, preferred_element_type=jnp.float32)
+  copies = barrier(jnp.broadcast_to(x, (o // block, n, i)))
+  return jnp.einsum('boi,bni->bon', w.reshape(-1, block, i), copies).reshape(o, n).T
 
 
 def _block_size(o):

@@ -112,7 +112,7 @@ def _mask(start, end, first, window, segments, positions):
 
 
 def cached_attention(q, k, v, mask):
-  """Attention of new queries to cached keys and values.
+  """Attention of new queries to cached keys and values, multiplied in the dtype of the cache.
 
   Args:
     q: [b, t, h, k].
@@ -120,14 +120,10 @@ def cached_attention(q, k, v, mask):
     mask: bool[b, s], True for the keys that all queries of a row attend to.
 
   Returns:
-    [b, t, h, k] in the dtype of v.
+    [b, t, h, k] in the dtype of q.
   """
-  t, rows = q.shape[1], q.shape[1] * q.shape[2] // k.shape[1]
-  q = jnp.swapaxes(q, 1, 2)
-  if len(k) > 1 and cpu_matmul.multiplies_twice(rows, v.dtype):  # for one text the conversion takes less
-    q = jnp.concatenate([q, q], 2)
-  y = _attend(q, k, v, mask[:, None, None], v.dtype, 0, None)
-  return jnp.swapaxes(y[:, :, :t], 1, 2)
+  y = _attend(jnp.swapaxes(q, 1, 2), k, v, mask[:, None, None], k.dtype, 0, None)
+  return jnp.swapaxes(y, 1, 2).astype(q.dtype)
 
 
 def _attend(q, k, v, mask, dtype, rate, keys):

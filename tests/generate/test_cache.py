@@ -1,5 +1,7 @@
 """The cached forward pass against the one without a cache, and what is compiled for it."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -67,6 +69,27 @@ def test_logits_with_the_cache_are_those_without(changes):
       for i in range(first, 20):
         logits, cache = jax.jit(kv_cache._decode_one)(ready, cache, np.array(tokens[i:i + 1], np.int32))
         np.testing.assert_allclose(logits[0], want[i], atol=1e-5)
+
+
+@pytest.mark.parametrize('b', [1, 3])
+def test_a_cpu_moves_neither_weights_nor_the_cache_for_a_token_in_bfloat16(b):
+  # XLA once converted the whole cache twice for each token, and transposed the output matrix in each call.
+  with mesh_of():
+    model = made(**{'model.compute_dtype': 'bfloat16', 'model.n_embd': 64, 'model.n_ctx': 128,
+                    'model.n_vocab': 509})
+    ready = kv_cache.prepare_for_decoding(model)
+    tokens, lengths, slots = kv_cache.pad_prompts(prompts_of(*[9] * b), 100, model.n_ctx)
+    b = len(tokens)
+    keys = row_keys(np.uint32(0), np.zeros(b, np.uint32), np.arange(b, dtype=np.int32))
+    _, cache = kv_cache.prefill(ready, tokens, lengths, slots)
+    assert {layer.dtype.name for layer in cache.keys + cache.values} == {'float32'}
+    last, done, end = lengths, np.zeros(b, bool), np.array([-1], np.int32)
+    programs = [kv_cache.prefill.lower(ready, tokens, lengths, slots),
+                kv_cache.decode.lower(ready, cache, last, done, np.int32(9), keys, lengths, GREEDY, end)]
+  large = [sorted(array.shape) for array in (ready.lm_head, cache.keys[0])]
+  for program in programs:
+    moved = re.findall(r'= \w+\[([\d,]+)\]\S* (?:convert|copy|transpose)\(', program.compile().as_text())
+    assert moved and not [shape for shape in moved if sorted(map(int, shape.split(','))) in large]
 
 
 @pytest.mark.ci

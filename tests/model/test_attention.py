@@ -283,13 +283,16 @@ def test_a_model_trains_and_reads_the_same_with_splash(splash_here, name):
 
 
 @pytest.mark.parametrize('heads, kv_heads, b', [(2, 2, 3), (4, 2, 3), (2, 2, 1)])
-def test_a_cpu_reads_a_bfloat16_cache_of_several_texts_as_it_is(heads, kv_heads, b):
+@pytest.mark.parametrize('cache_dtype, error', [('bfloat16', 0.03), ('float32', 0.01)])
+def test_a_cache_is_multiplied_in_its_dtype(heads, kv_heads, b, cache_dtype, error):
   q, k = (jax.random.normal(jax.random.key(n), (b, *shape)).astype('bfloat16')
           for n, shape in enumerate([(1, heads, 16), (kv_heads, 64, 16)]))
   mask = jnp.arange(64) < jnp.array([[9], [64], [30]])[:b]
   with mesh_of():
-    compiled = jax.jit(cached_attention).lower(q, k, k, mask).compile()
-    got = np.float32(compiled(q, k, k, mask))
+    program = jax.jit(cached_attention).lower(q, k.astype(cache_dtype), k.astype(cache_dtype), mask)
+    got = program.compile()(q, k.astype(cache_dtype), k.astype(cache_dtype), mask)
     exact = jax.jit(cached_attention)(*(x.astype('float32') for x in (q, k, k)), mask)
-  assert b == 1 or compiled_operands(compiled.as_text()) == {('bf16', 'bf16'): 2}
-  np.testing.assert_allclose(got, exact, atol=0.03)
+  kind = {'bfloat16': 'bf16', 'float32': 'f32'}[cache_dtype]
+  operands = re.findall(r'dot_general.*: \(tensor<\w*x(\w+)>, tensor<\w*x(\w+)>\)', program.as_text())
+  assert operands == [(kind, kind)] * 2 and got.dtype == q.dtype
+  np.testing.assert_allclose(np.float32(got), exact, atol=error)

@@ -76,14 +76,11 @@ def gptjax_tasks(config, weight_dtype=None):
     padded = kv_cache.pad_prompts(prompts(config, 1, LONG), 1, model.n_ctx)
     jax.block_until_ready(kv_cache.prefill(model, *padded))
 
-  device, width = jax.devices()[0], np.dtype(config.model.compute_dtype).itemsize
-  c = config.model
   looked_up = [model.wpe] if model.tied else [model.wpe, model.wte]
   size = sum(leaf.nbytes for leaf in jax.tree.leaves(model)) - sum(table[...].nbytes for table in looked_up)
-  per_slot = 2 * c.n_layer * model.n_kv_head * model.head_size * width
-  cache = per_slot * kv_cache.pad_prompts([[0] * PROMPT], NEW, c.n_ctx)[2]
+  cache = kv_cache.bytes_per_token(model) * kv_cache.pad_prompts([[0] * PROMPT], NEW, model.n_ctx)[2]
   return ({task: functools.partial(generate, batch) for task, batch in BATCH.items()} | {READ: prefill},
-          {'device': device.device_kind, 'weights': size, 'cache': cache})
+          {'device': jax.devices()[0].device_kind, 'weights': size, 'cache': cache})
 
 
 def transformers_tasks(config):

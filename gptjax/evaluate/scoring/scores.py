@@ -22,7 +22,7 @@ from gptjax.command import bars
 from gptjax.config import resolve
 from gptjax.errors import InputError
 from gptjax.generate import kv_cache
-from gptjax.kernels import cpu_matmul
+from gptjax.kernels import cpu_forms, cpu_matmul
 from gptjax.model.compute import in_dtype
 from gptjax.model.gpt import GPT
 from gptjax.model.layers import soft_capped
@@ -256,8 +256,8 @@ def compare_logits(x, model, target, masks=None, mask_indices=None):
     excluded = jax.reshard(excluded, sharding.compute_spec('vocab', None))
     one_hot = (mask_indices[:, None] == jnp.arange(len(masks))).astype(jnp.float32)
 
-  def block(table, column, excluded):
-    logits = cpu_matmul.matmul_by_rows(x.astype(table.dtype), table)
+  def block(rows, column, excluded):
+    logits = cpu_matmul.matmul_by_rows(x.astype(table.dtype), cpu_forms.from_bits(rows, table.dtype))
     logits = jnp.where(column < NO_TOKEN, soft_capped(logits, model.soft_cap), -jnp.inf)
     maximum, _ = most_likely = _max_and_column(logits, column)
     total = jnp.exp(logits - jnp.maximum(maximum, LOWEST_LOGIT)[:, None]).sum(-1)
@@ -273,7 +273,7 @@ def compare_logits(x, model, target, masks=None, mask_indices=None):
   devices, on_cpu = sharding.batch_shards(jax.sharding.get_abstract_mesh()), jax.default_backend() == 'cpu'
   split_vocabulary = functools.partial(sharding.split_into_blocks,
                                        size=max(1, MAX_LOGITS[on_cpu] * devices // len(x)))
-  blocks = (split_vocabulary(table), split_vocabulary(column, value=NO_TOKEN),
+  blocks = (split_vocabulary(cpu_forms.as_bits(table)), split_vocabulary(column, value=NO_TOKEN),
             None if excluded is None else split_vocabulary(excluded, value=False))
   maximum, total, target_logit, *winners = jax.lax.map(lambda arrays: block(*arrays), blocks)
   sums = (total * jnp.exp(maximum - maximum.max(0))).sum(0)

@@ -1,5 +1,6 @@
 """Scores do not depend on the batch, and every token of a text is scored exactly once."""
 
+import math
 import re
 from types import SimpleNamespace
 
@@ -257,6 +258,20 @@ def test_in_bfloat16_only_matmul_operands_are_rounded_and_scores_stay_close():
   assert products and set(products) == {'f32'}, 'a CPU multiplies many times slower into bfloat16'
   np.testing.assert_allclose([score.log_prob for score in close], [score.log_prob for score in exact],
                              rtol=0.01)
+
+
+def test_a_cpu_takes_slices_of_the_output_matrix_as_it_is(monkeypatch):
+  # XLA once converted all of a bfloat16 matrix to float32 where a loop takes slices of it.
+  monkeypatch.setattr(scoring, 'MAX_LOGITS', (256, 256))
+  config = tiny_config(**{'model.compute_dtype': 'bfloat16'})
+  with mesh_of():
+    model = scoring.prepare_model(model_of(config))
+    table, tokens = model.lm_head, np.zeros((1, 24), np.int32)
+    x = jnp.ones((24, table.shape[1]), 'bfloat16')
+    text = jax.jit(scoring.compare_logits).lower(x, model, tokens[0]).compile().as_text()
+  converted = re.findall(r'f32\[([\d,]+)\]\S* convert\(', text)
+  assert 'bitcast-convert' in text
+  assert not [shape for shape in converted if math.prod(map(int, shape.split(','))) >= table.size]
 
 
 def test_float32_models_are_scored_with_exact_matmuls():
