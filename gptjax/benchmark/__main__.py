@@ -1,12 +1,16 @@
 """The command: python -m gptjax.benchmark [SUBJECT] [flags]; with flags alone the subject is `train`."""
 
-if __name__ == '__main__':
-  from gptjax.command import startup
-  startup.begin('gptjax.benchmark', 'stopped')
-
-import importlib
 import sys
 
+if __name__ == '__main__':
+  from gptjax.command import startup
+  startup.begin('gptjax.benchmark', 'stopped', stdout_is_result=sys.argv[1:2] == ['table'])
+
+import importlib
+import os
+import signal
+
+from gptjax.benchmark.interleave import end_with_parent
 from gptjax.command import early, run, shutdown, spelling
 from gptjax.command.parsers import docstring
 from gptjax.errors import InputError
@@ -17,6 +21,8 @@ ELSEWHERE = ('gpu', 'hosts', 'prepare', 'table')  # which run commands, need no 
 SUBJECTS = ('train', 'finetune', 'data', 'prepare', 'generate', 'evaluate', 'core', 'overlap', 'scaling',
             'hosts', 'recipes', 'start', 'gpu', 'attention', 'check', 'variants', 'profile', 'clean',
             'near_duplicates', 'table')
+# Which start no process and make no temporary folder: a signal ends them at once, also while they compile.
+ALONE = ('attention', 'check', 'near_duplicates', 'scaling', 'table', 'variants')
 PURPOSE = 'Measures speed, memory and accuracy on this machine, mostly beside PyTorch or another reference.'
 EXAMPLE = 'python -m gptjax.benchmark train --contenders=gptjax --turns=3'
 
@@ -52,11 +58,14 @@ def main(argv):
     near = words.nearest_name(subject, SUBJECTS)
     raise InputError(f'unknown subject {subject!r}: '
                      + (f'did you mean {near}?' if near else f'use one of {", ".join(SUBJECTS)}'))
+  if any(flag.partition('=')[0] == '--worker' for flag in flags):  # of `interleave`
+    end_with_parent(lambda: os.kill(os.getpid(), signal.SIGKILL))
   if not early.HELP & set(flags):  # JAX takes a second to import
     jax_settings.use_jax()
   folder = 'gptjax.benchmark' if subject in ELSEWHERE else 'gptjax.benchmark.subjects'
   module = importlib.import_module(f'{folder}.{subject}')
-  shutdown.unwind_on_signal('terminating all processes that it started')
+  if subject not in ALONE:
+    shutdown.unwind_on_signal('terminating all processes that it started')
   return module.main(flags)
 
 

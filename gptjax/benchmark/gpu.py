@@ -216,7 +216,7 @@ def main(argv):
                       f'smallest; {TINY} runs on any device')
   parser.add_argument('--limit_s', type=real(1, 1e6),
                       help=f'seconds for all stages; default: {LIMIT_S}, with --first {FIRST_LIMIT_S}')
-  parser.add_argument('--out', type=paths.flag, required=True, help='JSON file for the results')
+  results.add_out(parser, required=True)
   flags = parser.parse_args(argv)
   sizes = flags.sizes.split(',') if flags.sizes else [SIZES[0]] if flags.first else [*SIZES]
   if sizes != [TINY] and (unknown := [size for size in sizes if size not in SIZES]):

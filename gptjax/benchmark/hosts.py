@@ -28,7 +28,6 @@ from gptjax.benchmark.machine import machine_info
 from gptjax.command import run
 from gptjax.command.flag_types import Listed, integer
 from gptjax.parallel import agreement, control, processes, rendezvous, wire
-from gptjax.storage.files import paths
 
 LIMIT = 300       # seconds for each measurement
 GROWTH = 1000     # bytes per process that the largest number of processes may add: requests are repeated
@@ -229,7 +228,7 @@ def main(argv):
                       help='numbers of simulated processes')
   parser.add_argument('--devices', type=Listed(integer(1, 256), empty=True), default=(1, 8, 64),
                       help="numbers of simulated hosts for checkpoints and metrics; '' for none")
-  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
+  results.add_out(parser)
   flags = parser.parse_args(argv)
   machine, found = machine_info(('jax', 'jaxlib')), {}
   print(f'{"processes":>9}  {"":<26}{"s":>8}{"requests":>10}{"bytes":>10}   of each process')

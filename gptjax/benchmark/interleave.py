@@ -13,9 +13,10 @@ import select
 import statistics
 import subprocess
 import sys
+import threading
 import time
 
-from gptjax.command import shutdown
+from gptjax.command import bars, shutdown
 from gptjax.errors import InputError
 
 STARTING = 0.7  # share of the time limit in which contenders may start; the rest is for measuring
@@ -23,6 +24,18 @@ STARTING = 0.7  # share of the time limit in which contenders may start; the res
 
 class WorkerLost(Exception):
   """A worker has exited, or did not answer in time; the message states which."""
+
+
+def end_with_parent(kill):
+  """Call `kill` when the pipe that is stdin has lost its writer, even by SIGKILL; reads nothing from it."""
+  pipe = os.dup(0)
+
+  def wait():
+    writer = select.poll()
+    writer.register(pipe, 0)  # reports POLLHUP alone
+    writer.poll()
+    kill()
+  threading.Thread(target=wait, daemon=True).start()
 
 
 def serve(facts, answer):
@@ -61,9 +74,11 @@ def interleaved(commands, request, turns, on_lost=None, on_answer=None, limit_s=
   """
   session = _Session(json.dumps(request) + '\n', on_lost, on_answer, limit_s)
   try:
-    for name, command in commands.items():
-      session.start(name, command)
-    session.measure(turns)
+    total = len(commands) * (turns + 1)  # with the warm-up
+    with bars.bar(total=total, unit='answer', desc='measure', leave=False) as session.bar:
+      for name, command in commands.items():
+        session.start(name, command)
+      session.measure(turns)
     return {name: (session.facts[name], session.answers[name]) for name in session.workers}
   finally:
     for worker in session.workers.values():
@@ -77,7 +92,7 @@ class _Session:
     self.line, self.on_lost, self.on_answer, self.limit_s = line, on_lost, on_answer, limit_s
     start = time.monotonic()
     self.deadline, self.latest_start = start + limit_s, start + STARTING * limit_s
-    self.workers, self.facts, self.answers = {}, {}, {}
+    self.workers, self.facts, self.answers, self.bar = {}, {}, {}, None
 
   def start(self, name, command):
     """Start a worker and wait for its facts and its warm-up."""
@@ -115,8 +130,10 @@ class _Session:
       self.workers.pop(name).close()
       self.on_lost(name, str(lost))
       return None
-    if turn is not None and self.on_answer:
-      self.on_answer(name, self.facts[name], answer, turn)
+    if turn is not None:
+      self.bar.update()
+      if self.on_answer:
+        self.on_answer(name, self.facts[name], answer, turn)
     return answer
 
 
@@ -166,7 +183,7 @@ def output_of(command):
   process = None
   try:
     with shutdown.block_signals():
-      process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+      process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     output, _ = process.communicate()
   finally:
     if process:

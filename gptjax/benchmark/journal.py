@@ -23,7 +23,7 @@ from pathlib import Path
 
 from gptjax.benchmark import results
 from gptjax.errors import InputError
-from gptjax.storage.files import paths, records
+from gptjax.storage.files import records
 
 
 class Journal:
@@ -55,7 +55,7 @@ class Journal:
 
 def add_flag(parser):
   """Add the flag --journal, the path of a Journal, to a parser."""
-  parser.add_argument('--journal', type=paths.flag, default='',
+  parser.add_argument('--journal', type=results.writable_file, default='',
                       help='file to which each measurement is appended as soon as it is known (JSON lines)')
 
 

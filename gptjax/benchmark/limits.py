@@ -49,7 +49,7 @@ def available(flags, names=MATMULS):
 def add_flag(parser):
   """Add the flag --no_limits to a parser."""
   parser.add_argument('--no_limits', action='store_true',
-                      help='do not measure the limits of the CPU: matmuls alone, memory bandwidth')
+                      help='do not measure the limits of the CPU beside the contenders')
 
 
 def serve_worker(name, make_tasks):

@@ -203,7 +203,7 @@ def main(argv):
                       help='of text; at least three sizes, ascending')
   parser.add_argument('--tasks', type=Listed(integer(1, WORKERS)), default=(1, 2),
                       help='numbers of tasks at the same time, and of workers')
-  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
+  results.add_out(parser)
   flags = parser.parse_args(argv)
   if len(flags.megabytes) < 3 or sorted(set(flags.megabytes)) != list(flags.megabytes):
     parser.error('--megabytes needs at least three sizes in ascending order')

@@ -1,13 +1,43 @@
 """The result file of every sub-command: JSON of one form."""
 
+import argparse
 import json
 import math
+import os
 import statistics
 from pathlib import Path
 
-from gptjax.storage.files import atomic
+from gptjax.storage.files import atomic, paths
 
 OURS = 'gptjax'
+
+
+def add_out(parser, beside='', **options):
+  """Add the flag --out to a parser: a file that can be written, so that no measurement is lost at its end.
+
+  Args:
+    parser: argparse parser.
+    beside: what is written next to the file, for the help.
+    options: of `add_argument`.
+  """
+  options = {'default': ''} | options
+  parser.add_argument('--out', type=writable_file, help='JSON file for the results' + beside, **options)
+
+
+def writable_file(text):
+  """The `type` of a flag for a file to write: its absolute path; creates its folder. '' stays as it is."""
+  if not text:
+    return text
+  path = Path(paths.flag(text))
+  if path.exists() and not path.is_file():
+    raise argparse.ArgumentTypeError(f'{path} exists and is not a regular file: name a file')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise argparse.ArgumentTypeError(f'the folder {path.parent} cannot be made: {error.strerror}') from None
+  if not os.access(path.parent, os.W_OK):
+    raise argparse.ArgumentTypeError(f'nothing can be written to the folder {path.parent}')
+  return str(path)
 
 
 def row(what, who, unit, values, ratio=None):
@@ -116,6 +146,6 @@ def write(path, benchmark, machine, rows, gates=(), **details):
     details: further results of the sub-command.
   """
   if path:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)  # it may have been removed since
     atomic.write(path, json.dumps({'benchmark': benchmark, 'machine': machine, 'rows': list(rows),
                                    'gates': list(gates), 'details': details}, indent=1) + '\n')

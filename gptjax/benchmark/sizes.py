@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gptjax.config import files
+from gptjax.config import field_names, files
 from gptjax.data.corpus.packing import segment_arrays
 from gptjax.errors import InputError
 
@@ -49,10 +49,14 @@ def make_config(size, batch_size=0, changes=None):
   config.train.batch_size = config.train.microbatch_size = batch_size or batch
   for field, value in (changes or {}).items():
     *sections, last = field.split('.')
-    section = functools.reduce(getattr, sections, config)
+    section = functools.reduce(lambda part, name: getattr(part, name, None), sections, config)
     if not hasattr(section, last):
-      raise InputError(f'config.{field} is not a field of gptjax/defaults.py')
-    setattr(section, last, value)
+      raise InputError(field_names.not_a_field(field))
+    try:
+      setattr(section, last, value)
+    except TypeError:  # of ml_collections
+      now = getattr(section, last)
+      raise InputError(f'config.{field} = {value!r} has not the type of its default, {now!r}') from None
   return config
 
 

@@ -7,14 +7,13 @@ journal to a result file.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from gptjax.benchmark import gates, journal, limits, results
 from gptjax.benchmark.results import format_number
 from gptjax.command import run
 from gptjax.errors import InputError
-from gptjax.storage.files import atomic, paths
+from gptjax.storage.files import atomic, bounded, paths
 from gptjax.text import markdown
 
 BEGIN = ('<!-- made by: python -m gptjax.benchmark table docs/benchmarks/*.json '
@@ -37,7 +36,7 @@ def format_machine(machine):
 def load_results(path):
   """The content of a result file, or of a journal in the same form."""
   if Path(path).suffix != '.jsonl':
-    return json.loads(Path(path).read_text())
+    return bounded.parse(Path(path).read_text())
   if not Path(path).exists():
     raise FileNotFoundError(path)
   return gates.add_gates(journal.to_results(journal.read(path)))
@@ -58,8 +57,9 @@ def table_rows(path):
     missed = [(gate['what'], format_number(gate['found']), wanted(gate), *where)
               for gate in loaded['gates'] if not gate['holds']]
     return rows, missed
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    raise InputError(f'{path} is not a result of gptjax.benchmark ({error!r})') from None
+  except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+    why = getattr(error, 'strerror', None) or f'{type(error).__name__}: {error}'
+    raise InputError(f'{path} is not a result of gptjax.benchmark ({why})') from None
 
 
 def _format_values(row):
@@ -83,7 +83,7 @@ def split_at_markers(text, path):
   before, begin, remainder = text.partition(f'{BEGIN}\n')
   current, end, after = remainder.partition(END)
   if not begin or not end:
-    raise InputError(f'{path} has no markers for the table: add these two lines to it: {BEGIN} {END}')
+    raise InputError(f'{path} has no markers for the table: add two lines to it, {BEGIN} and {END}')
   return before + begin, current, end + after
 
 

@@ -244,10 +244,12 @@ def use_cache(folder, name='compilation_cache', instead='switch it off'):
     name, instead: for the message, see `private_folder.make`.
 
   Raises:
-    InputError: another user owns the folder, or can write to it.
+    InputError: it is a file; another user owns the folder, or can write to it.
   """
   import jax
   folder = paths.local(folder, 'the compilation cache')
+  if os.path.isfile(folder):
+    raise InputError(f'{name} = {folder!r} is a file and no folder: name another, or {instead}')
   if folder:
     with contextlib.suppress(OSError):  # JAX continues without a cache, and warns
       private_folder.make(folder, name, instead)

@@ -1,14 +1,19 @@
 """Result files of benchmarks, the documentation's table of them, and interleaved workers."""
 
 import json
+import os
 import platform
+import re
+import signal
+import subprocess
 import sys
 
 import pytest
 from conftest import ROOT
 
-from gptjax.benchmark import interleave, machine, results, table
+from gptjax.benchmark import interleave, journal, machine, results, table
 from gptjax.benchmark.machine import machine_info
+from gptjax.command import run
 from gptjax.errors import InputError
 
 KEPT = sorted((ROOT / 'docs' / 'benchmarks').glob('*.json'))
@@ -70,6 +75,56 @@ def test_the_table_is_written_between_its_markers(tmp_path):
   (tmp_path / 'a.json').write_text('{}')
   with pytest.raises(InputError, match='is not a result of gptjax'):
     table.main([str(tmp_path / 'a.json')])
+
+
+@pytest.mark.parametrize('content', [
+  '[' * 100_000, '{"machine": {"versions": {}, "device": 3, "processor": 3}, "rows": [], "gates": []}',
+  '{"machine": [], "rows": [], "gates": []}', '{"rows": [{"median": 1' + '0' * 400 + '}]}'])
+def test_a_damaged_result_file_is_named_in_one_line(content, tmp_path):
+  path = tmp_path / 'a.json'
+  path.write_text(content)
+  with pytest.raises(InputError, match=re.escape(f'{path} is not a result of gptjax.benchmark')):
+    table.main([str(path)])
+
+
+def test_a_number_that_no_float_holds_is_an_error_of_the_file(tmp_path):
+  path = tmp_path / 'a.json'
+  huge = results.row('x', 'y', 's', [1.0]) | {'median': 10 ** 400}
+  results.write(str(path), 'train', machine_info([]), [huge])
+  with pytest.raises(InputError, match='is not a result of gptjax'):
+    table.main([str(path)])
+
+
+@pytest.mark.parametrize('flag', ['--out', '--journal'])
+def test_a_result_that_cannot_be_written_is_refused_before_anything_is_measured(flag, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'file').write_text('')
+  (tmp_path / 'folder').mkdir()
+  os.mkfifo('pipe')
+  parser = run.Parser(prog='test')
+  results.add_out(parser)
+  journal.add_flag(parser)
+  for wrong, why in (('folder', 'is not a regular file'), ('pipe', 'is not a regular file'),
+                     ('file/a.json', 'cannot be made: File exists'), ('/proc/x/a.json', 'cannot be made')):
+    with pytest.raises(InputError, match=f'argument {flag}: .*{why}'):
+      parser.parse_args([f'{flag}={wrong}'])
+  good = parser.parse_args([f'{flag}=new/a.json'])
+  assert str(tmp_path / 'new' / 'a.json') in (good.out, good.journal) and (tmp_path / 'new').is_dir()
+  assert parser.parse_args([f'{flag}=']).out == ''
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize('computing', [False, True])
+def test_a_worker_ends_with_the_process_that_measures(computing):
+  flags = ['train', '--size=tiny', '--share=0.5', '--worker=gptjax']
+  command = [sys.executable, '-m', 'gptjax.benchmark', *flags]
+  # Its stdin closes, as when the other process is killed: while it starts, or in the middle of an answer.
+  with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+    if computing:
+      assert worker.stdout.readline()
+      worker.stdin.write(b'1000000000\n')  # steps
+    worker.stdin.close()
+    assert worker.wait() == -signal.SIGKILL
 
 
 WORKER = """

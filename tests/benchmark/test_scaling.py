@@ -2,6 +2,10 @@
 
 import concurrent.futures
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -29,6 +33,24 @@ def test_on_cpu_devices_work_stays_the_same_and_a_divided_state_is_sharded(small
   assert rows['cpu-data'][0]['state'] == rows['cpu-data'][1]['state'] > rows['cpu-fsdp'][1]['state']
   assert rows['cpu-data'][1]['sent'].keys() == {'all-reduce'}
   assert (tmp_path / 'scaling.png').stat().st_size > 10_000
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_while_it_compiles(number):
+  # It unwound once, and Python's end met the threads of the compiler: a segmentation fault.
+  command = [sys.executable, '-m', 'gptjax.benchmark', 'scaling', '--families=cpu-fsdp', '--tpu=']
+  with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    time.sleep(8)
+    process.send_signal(number)
+    assert process.stderr.read().count('stopped') == 1
+    assert process.wait() == 128 + number
+
+
+@pytest.mark.parametrize('flags', [['--families=cpu-fsdp', '--cpu='], ['--families=tpu-fsdp', '--tpu=']])
+def test_nothing_to_measure_is_an_error(flags):
+  with pytest.raises(InputError, match='there is nothing to measure'):
+    scaling.main(flags)
 
 
 def test_a_row_is_computed_once_for_each_version_of_the_code(small, tmp_path, monkeypatch):

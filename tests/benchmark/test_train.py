@@ -5,8 +5,9 @@ import json
 import pytest
 from conftest import ROOT
 
-from gptjax.benchmark import results
+from gptjax.benchmark import results, sizes
 from gptjax.benchmark.subjects import train
+from gptjax.errors import InputError
 
 
 @pytest.mark.parametrize('device, what, holds', [
@@ -19,6 +20,12 @@ def test_targets_of_peers_are_those_of_a_cpu_in_float32(device, what, holds):
           results.row(what, 'torch-compile', 'tokens/s', [110], 1.05),
           results.row(what, 'transformers', 'tokens/s', [50], 2.3)]
   assert [gate['holds'] for gate in train.make_gates(rows, device)] == holds
+
+
+@pytest.mark.parametrize('changes', [{'model.n_layer': 'x'}, {'model': 3}, {'model.nope': 3}, {'nope.x': 3}])
+def test_a_wrong_value_of_set_is_one_line(changes):
+  with pytest.raises(InputError, match=r'^config\.(model|nope)'):
+    sizes.make_config('tiny', changes=changes)
 
 
 def test_stored_results_have_the_gates_of_their_rows():

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import gptjax
-from gptjax.benchmark import subjects
+from gptjax.benchmark import results, subjects
 from gptjax.benchmark.subjects.scaling import device_counts
 from gptjax.benchmark.subjects.train import config_override
 from gptjax.command import flag_types, run
@@ -29,7 +29,8 @@ COMMANDS = ('gptjax.generate.__main__', 'gptjax.report.__main__', 'gptjax.pretra
             'gptjax.benchmark.table',
             *(f'gptjax.benchmark.subjects.{one.name}' for one in pkgutil.iter_modules(subjects.__path__)))
 # `device_counts` has a test of its own.
-TEXT = None, paths.flag, paths.bucket_flag, hub_names.flag, config_override, device_counts
+TEXT = (None, paths.flag, paths.bucket_flag, results.writable_file, hub_names.flag, config_override,
+        device_counts)
 
 
 class Parsed(Exception):

@@ -17,7 +17,6 @@ from gptjax.benchmark.sizes import SIZES, make_config
 from gptjax.benchmark.subjects.train import PACKAGES
 from gptjax.command import run
 from gptjax.command.flag_types import integer
-from gptjax.storage.files import paths
 
 DROPOUT_RATE = 0.1
 MAX_ERROR = 0.05  # relative; bfloat16 has 8 bits of precision
@@ -178,13 +177,15 @@ def measure(what, programs, x, keys, turns, records):
 def main(argv):
   parser = run.Parser(prog='python -m gptjax.benchmark attention', description=__doc__,
                       formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--size', choices=SIZES, default='tiny')
+  parser.add_argument('--size', choices=SIZES, default='tiny',
+                      help='of the model; cpu: 14M parameters, tiny: for a trial; default: %(default)s')
   parser.add_argument('--n_kv_head', type=integer(0, 1000), default=0,
                       help='heads of keys and values; 0: as many as of queries')
   parser.add_argument('--sliding_window', type=integer(0, 2**20), default=0,
                       help='positions that one attends to; 0: all before it')
-  parser.add_argument('--turns', type=integer(1, 1000), default=5)
-  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
+  parser.add_argument('--turns', type=integer(1, 1000), default=5,
+                      help='measurements of each contender after a warm-up; default: %(default)s')
+  results.add_out(parser)
   journal.add_flag(parser)
   flags = parser.parse_args(argv)
   import jax

@@ -13,7 +13,6 @@ from gptjax.benchmark.machine import machine_info
 from gptjax.benchmark.sizes import SIZES, make_config, random_batch
 from gptjax.benchmark.subjects.train import PACKAGES, compiled_step
 from gptjax.command import run
-from gptjax.storage.files import paths
 
 LAYERS, BATCH, STEPS = 4, 2, 20
 MAX_ERROR = 0.05       # relative error of the gradient in bfloat16
@@ -86,8 +85,9 @@ def overfit_losses(size):
 def main(argv):
   parser = run.Parser(prog='python -m gptjax.benchmark check', description=__doc__,
                       formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--size', choices=SIZES, default='tiny')
-  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
+  parser.add_argument('--size', choices=SIZES, default='tiny',
+                      help='of the model; cpu: 14M parameters, tiny: for a trial; default: %(default)s')
+  results.add_out(parser)
   journal.add_flag(parser)
   flags = parser.parse_args(argv)
   import jax

@@ -95,7 +95,8 @@ def main(argv):
   parser.add_argument('--characters', type=integer(0), default=4000,
                       help='of a document: longer ones are cut into several; 0: they are not')
   parser.add_argument('--megabytes', type=real(0.01, 1e6), default=4, help='of text, at most')
-  parser.add_argument('--turns', type=integer(1, 1000), default=5)
+  parser.add_argument('--turns', type=integer(1, 1000), default=5,
+                      help='measurements of each contender after a warm-up; default: %(default)s')
   parser.add_argument('--against', type=paths.flag, default='', help='folder of another version of gptjax')
   args = parser.parse_args(argv)
   checkouts = {HERE: Path(gptjax.__file__).parent.parent}

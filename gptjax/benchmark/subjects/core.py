@@ -171,14 +171,16 @@ def compare(turns, tasks):
 def main(argv):
   parser = run.Parser(prog='python -m gptjax.benchmark core', description=__doc__,
                       formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--size', choices=[*SIZES, TINY], default='124M')
+  parser.add_argument('--size', choices=[*SIZES, TINY], default='124M',
+                      help='of the model; default: %(default)s')
   parser.add_argument('--data_dir', type=paths.flag, required=True,
                       help='the bundle of CORE, or a folder of its JSON lines')
   parser.add_argument('--tokenizer', default='gpt2', help='gpt2, or gpt2:FOLDER of its two files')
   parser.add_argument('--examples', type=integer(1, 100_000), default=4, help='of each task')
   parser.add_argument('--tasks', default='', help='labels, comma-separated; default: all whose data is there')
-  parser.add_argument('--turns', type=integer(1, 1000), default=3)
-  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
+  parser.add_argument('--turns', type=integer(1, 1000), default=3,
+                      help='measurements of each contender after a warm-up; default: %(default)s')
+  results.add_out(parser)
   parser.add_argument('--worker', choices=[OURS, TRANSFORMERS], help=argparse.SUPPRESS)
   parser.add_argument('--folder', type=paths.flag, help=argparse.SUPPRESS)
   args = parser.parse_args(argv)

@@ -171,8 +171,9 @@ def main(argv):
                       help='entries of the trained tokenizer')
   parser.add_argument('--megabytes', type=real(0.01, 1e6), default=200,
                       help='of text per turn; repeated if necessary')
-  parser.add_argument('--turns', type=integer(1, 1000), default=3)
-  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
+  parser.add_argument('--turns', type=integer(1, 1000), default=3,
+                      help='measurements of each contender after a warm-up; default: %(default)s')
+  results.add_out(parser)
   parser.add_argument('--worker', choices=(*LABELS, READ), help=argparse.SUPPRESS)
   parser.add_argument('--folder', type=paths.flag, help=argparse.SUPPRESS)
   args = parser.parse_args(argv)

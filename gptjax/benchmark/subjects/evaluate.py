@@ -23,6 +23,7 @@ from gptjax.benchmark.machine import machine_info
 from gptjax.benchmark.subjects.generate import SIZES, make_config
 from gptjax.command import run
 from gptjax.command.flag_types import integer
+from gptjax.errors import InputError
 from gptjax.kernels import cpu
 from gptjax.storage.files import paths
 
@@ -44,6 +45,16 @@ def load_texts(data_dir, passages, characters):
   lines = language_modelling.read(language_modelling.SETS[0], data._replace(limit=0))
   pairs = [lambada.split_last_word(text) for text in passages_of_lambada]
   return pairs, ''.join(lines)[:characters]
+
+
+def require_texts(data_dir, *limits_of_texts):
+  """Raise InputError unless `load_texts` finds both texts."""
+  from gptjax.evaluate.texts.sources import NotRun
+  try:
+    load_texts(data_dir, *limits_of_texts)
+  except NotRun:
+    raise InputError(f'--data_dir={data_dir} is no folder with lambada_test.jsonl and '
+                     'wikitext-2/wiki.test.raw: see docs/reference/formats.md') from None
 
 
 def gptjax_tasks(folder, dtype, pairs, text):
@@ -188,15 +199,17 @@ def print_table(rows, facts):
 
 def main(argv):
   parser = run.Parser(prog='python -m gptjax.benchmark evaluate', description=__doc__)
-  parser.add_argument('--size', choices=SIZES, default='124M')
+  parser.add_argument('--size', choices=SIZES, default='124M',
+                      help='of the model; default: %(default)s')
   parser.add_argument('--data_dir', type=paths.flag, required=True,
                       help='lambada_test.jsonl and wikitext-2/wiki.test.raw')
   parser.add_argument('--tokenizer', default='gpt2', help='gpt2, or gpt2:FOLDER of its two files')
   parser.add_argument('--passages', type=integer(1, 1_000_000), default=96)
   parser.add_argument('--characters', type=integer(1), default=9_000, help='of WikiText-2')
   parser.add_argument('--dtypes', default='float32,bfloat16', help='compute dtypes of both')
-  parser.add_argument('--turns', type=integer(1, 1000), default=5)
-  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
+  parser.add_argument('--turns', type=integer(1, 1000), default=5,
+                      help='measurements of each contender after a warm-up; default: %(default)s')
+  results.add_out(parser)
   limits.add_flag(parser)
   parser.add_argument('--worker', nargs=2, help=argparse.SUPPRESS)
   parser.add_argument('--folder', type=paths.flag, help=argparse.SUPPRESS)
@@ -208,6 +221,7 @@ def main(argv):
       return limits.serve_worker(name, lambda: matmuls_of_tasks(
         make_config(args.size, dtype), args.tokenizer, *texts))
     return worker(name, dtype, args.folder, *texts)
+  require_texts(args.data_dir, args.passages, args.characters)
   machine, dtypes = machine_info(PACKAGES), args.dtypes.split(',')
   if set(dtypes) - set(DTYPES):
     parser.error(f'--dtypes takes {", ".join(DTYPES)}, comma-separated')

@@ -49,8 +49,9 @@ def make_parser():
   parser.add_argument('--contenders', default=f'{OURS},{TRAINER},{RANDOM}',
                       help='of those above; padded to 512 tokens, 12 layers x 768 need 30 GB')
   parser.add_argument('--batches', type=integer(1, 1_000_000), default=16, help='of 32 examples, per turn')
-  parser.add_argument('--turns', type=integer(1, 1000), default=3)
-  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
+  parser.add_argument('--turns', type=integer(1, 1000), default=3,
+                      help='measurements of each contender after a warm-up; default: %(default)s')
+  results.add_out(parser)
   parser.add_argument('--worker', choices=CONTENDERS, help=argparse.SUPPRESS)
   return parser
 

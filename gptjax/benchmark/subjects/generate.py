@@ -21,7 +21,6 @@ from gptjax.command import run
 from gptjax.command.flag_types import integer, real
 from gptjax.config import files
 from gptjax.kernels import cpu
-from gptjax.storage.files import paths
 
 SIZES = {'124M': 'gpt2_small', '355M': 'gpt2_medium', '774M': 'gpt2_large', '1558M': 'gpt2_xl'}
 TINY, TINY_MODEL = 'tiny', dict(n_layer=2, n_head=2, n_embd=32, n_ctx=1024, n_vocab=96)
@@ -180,14 +179,18 @@ def print_table(rows, seconds, gates, facts, answers):
 
 def main(argv):
   parser = run.Parser(prog='python -m gptjax.benchmark generate', description=__doc__)
-  parser.add_argument('--size', choices=(TINY, *SIZES), default='124M')
-  parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
+  parser.add_argument('--size', choices=(TINY, *SIZES), default='124M',
+                      help='of the model; default: %(default)s')
+  parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32',
+                      help='of the weights and of matmuls; default: %(default)s')
   parser.add_argument('--contenders', default=f'{OURS},{TRANSFORMERS}',
-                      help=f'{OURS}, then any of {TRANSFORMERS} and {INT8} (int8 weights), by commas')
-  parser.add_argument('--turns', type=integer(1, 1000), default=5)
+                      help=f'{OURS}, then any of {TRANSFORMERS} and {INT8} (int8 weights), by commas; '
+                      'default: %(default)s')
+  parser.add_argument('--turns', type=integer(1, 1000), default=5,
+                      help='measurements of each contender after a warm-up; default: %(default)s')
   parser.add_argument('--limit_s', type=real(0, 1e6, open_left=True), default=1e6,
                       help='time limit in seconds; contenders that are not ready in time are skipped')
-  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
+  results.add_out(parser)
   journal.add_flag(parser)
   limits.add_flag(parser)
   parser.add_argument('--worker', choices=(OURS, INT8, TRANSFORMERS, *limits.WORKERS), help=argparse.SUPPRESS)

@@ -23,7 +23,6 @@ from gptjax.command import run
 from gptjax.command.flag_types import WORKERS, integer, real
 from gptjax.data.sources import python
 from gptjax.evaluate.overlap import bloom, build
-from gptjax.storage.files import paths
 
 SCALE = 10
 TARGET_SPEED = 1.5e6  # 8-grams per second, on two cores
@@ -72,10 +71,11 @@ def main(argv):
   parser = run.Parser(prog='python -m gptjax.benchmark overlap', description=__doc__)
   parser.add_argument('--megabytes', type=real(0.01, 1e6), default=100,
                       help=f'of text, and {SCALE} times as much')
-  parser.add_argument('--turns', type=integer(1, 1000), default=3)
+  parser.add_argument('--turns', type=integer(1, 1000), default=3,
+                      help='measurements of each contender after a warm-up; default: %(default)s')
   parser.add_argument('--workers', type=integer(1, WORKERS), help='processes',
                       default=len(os.sched_getaffinity(0)))
-  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
+  results.add_out(parser)
   parser.add_argument('--worker', help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
   if args.worker:

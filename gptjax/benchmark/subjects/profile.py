@@ -24,7 +24,6 @@ from gptjax.benchmark.subjects.train import (
 )
 from gptjax.command import run as command
 from gptjax.command.flag_types import integer
-from gptjax.storage.files import paths
 
 STEPS = 3
 UNATTRIBUTED = 'not attributed'
@@ -114,12 +113,13 @@ def measure_components(config):
 def main(argv):
   parser = command.Parser(prog='python -m gptjax.benchmark profile', description=__doc__,
                           formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--size', choices=SIZES, default='cpu')
+  parser.add_argument('--size', choices=SIZES, default='cpu',
+                      help='of the model; cpu: 14M parameters, tiny: for a trial; default: %(default)s')
   parser.add_argument('--batch_size', type=integer(0, 65536), default=0,
                       help='sequences per step; 0: as many as fit on the device')
   parser.add_argument('--set', type=config_override, action='append', default=[], metavar='FIELD=VALUE',
                       help='config field to change, like model.dropout=0.1')
-  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
+  results.add_out(parser)
   journal.add_flag(parser)
   flags = parser.parse_args(argv)
   import jax

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from gptjax import defaults
+from gptjax.benchmark import results
 from gptjax.benchmark.recipes.contenders import N_VOCAB, SIZES
 from gptjax.command import run as command
 from gptjax.command.flag_types import integer, real
@@ -37,8 +38,7 @@ def parse_flags(argv):
   parser.add_argument('--eval_steps', type=integer(1), default=80, help='held-out batches of 8 sequences')
   parser.add_argument('--limit_s', type=real(0, 1e9), default=1e9,
                       help='seconds after which no further run starts')
-  parser.add_argument('--out', type=paths.flag, default='',
-                      help='JSON file for the results; the plot is written next to it')
+  results.add_out(parser, '; the plot is written next to it')
   return parser.parse_args(argv)
 
 

@@ -22,7 +22,6 @@ from gptjax.command import bars, figures
 from gptjax.command import run as command
 from gptjax.command.flag_types import Listed, integer
 from gptjax.plan import hlo
-from gptjax.storage.files import paths
 
 FLAT = 0.03  # relative change that still counts as none
 NEGLIGIBLE = 1e-3  # share of all exchanged bytes below which a collective is ignored
@@ -216,13 +215,13 @@ def device_counts(text):
 def main(argv):
   parser = command.Parser(prog='python -m gptjax.benchmark scaling', description=__doc__,
                           formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--cpu', type=device_counts, default=(1, 2, 4, 8), help="CPU devices; '' for none")
+  parser.add_argument('--cpu', type=device_counts, default=(1, 2, 4, 8),
+                      help="numbers of CPU devices, by commas; '' for none; default: 1,2,4,8")
   parser.add_argument('--tpu', type=device_counts, default=(8, 32, 64, 128, 256, 512, 1024),
-                      help="TPU chips; '' for none")
+                      help="numbers of TPU chips, by commas; '' for none; default: 8,32,64,...,1024")
   parser.add_argument('--families', default=','.join(family.name for family in FAMILIES),
-                      help='families to measure, comma-separated')
-  parser.add_argument('--out', type=paths.flag, default='',
-                      help='JSON file for the results; the plot is written next to it')
+                      help='what is scaled, comma-separated; default: %(default)s')
+  results.add_out(parser, '; the plot is written next to it')
   args = parser.parse_args(argv)
   names = args.families.split(',')
   if unknown := set(names) - {family.name for family in FAMILIES}:
@@ -232,6 +231,8 @@ def main(argv):
   counts = {family: [n for n in (args.cpu if family.platform == 'CPU' else args.tpu)
                      if min(family.mesh(n).values()) > 0]  # several slices need more chips than one has
             for family in FAMILIES if family.name in names}
+  if not any(counts.values()):
+    parser.error('there is nothing to measure: --cpu and --tpu have no devices for these --families')
   import jax
   jax.config.update('jax_platforms', 'cpu')
   jax.config.update('jax_num_cpu_devices', max(args.cpu, default=1))

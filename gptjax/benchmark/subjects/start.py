@@ -23,7 +23,6 @@ from gptjax.benchmark.machine import machine_info
 from gptjax.command import bars, run, shutdown
 from gptjax.command.flag_types import integer
 from gptjax.errors import InputError
-from gptjax.storage.files import paths
 from gptjax.text.words import plural
 
 TARGET_S = 1    # seconds that a start with a warm cache may take more than the floor
@@ -84,11 +83,12 @@ def main(argv):
   parser = run.Parser(prog='python -m gptjax.benchmark start', description=__doc__,
                       formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--config', default='configs/quickstart.py', help='config that prepares its own corpus')
-  parser.add_argument('--turns', type=integer(1, 1000), default=5)
+  parser.add_argument('--turns', type=integer(1, 1000), default=5,
+                      help='measurements of each contender after a warm-up; default: %(default)s')
   parser.add_argument('--processes', type=integer(1, 1024), default=1, help='of each run')
   parser.add_argument('--set', action='append', default=[], metavar='FIELD=VALUE',
                       help='change of the config, such as train.microbatch_size=16; may be repeated')
-  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
+  results.add_out(parser)
   flags = parser.parse_args(argv)
   machine = machine_info(('jax', 'jaxlib', 'flax'))
   with tempfile.TemporaryDirectory() as folder:

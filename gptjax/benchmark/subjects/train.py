@@ -225,19 +225,23 @@ def config_override(text):
 def make_parser():
   """The parser of the flags."""
   parser = run.Parser(prog='python -m gptjax.benchmark train', description=__doc__)
-  parser.add_argument('--size', choices=SIZES, default='cpu')
+  parser.add_argument('--size', choices=SIZES, default='cpu',
+                      help='of the model; cpu: 14M parameters, tiny: for a trial; default: %(default)s')
   parser.add_argument('--batch_size', type=integer(0, 65536), default=0,
                       help='sequences per step; 0: the largest that fits')
-  parser.add_argument('--contenders', default='gptjax,torch', help=f'of {", ".join(CONTENDERS)}')
+  parser.add_argument('--contenders', default='gptjax,torch',
+                      help=f'of {", ".join(CONTENDERS)}; default: %(default)s')
   parser.add_argument('--nanogpt', type=paths.flag, default='',
                       help='folder of a clone of nanoGPT, for the contenders of that name')
-  parser.add_argument('--turns', type=integer(1, 1000), default=5)
-  parser.add_argument('--steps', type=integer(1, 1_000_000), default=3, help='steps per turn')
+  parser.add_argument('--turns', type=integer(1, 1000), default=5,
+                      help='measurements of each contender after a warm-up; default: %(default)s')
+  parser.add_argument('--steps', type=integer(1, 1_000_000), default=3,
+                      help='steps per turn; default: %(default)s')
   parser.add_argument('--set', type=config_override, action='append', default=[], metavar='FIELD=VALUE',
                       help='config field to change, like model.dropout=0.1 or xla_preset=gpu_cublas')
   parser.add_argument('--limit_s', type=real(0, 1e6, open_left=True), default=1e6,
                       help='time limit in seconds; contenders that are not ready in time are skipped')
-  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
+  results.add_out(parser)
   journal.add_flag(parser)
   limits.add_flag(parser)
   parser.add_argument('--worker', choices=(*CONTENDERS, *limits.WORKERS), help=argparse.SUPPRESS)

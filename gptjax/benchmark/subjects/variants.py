@@ -23,7 +23,6 @@ from gptjax.benchmark.subjects.train import (
 from gptjax.command import run
 from gptjax.command.flag_types import integer
 from gptjax.kernels import xla_presets
-from gptjax.storage.files import paths
 
 BATCH_MEMORY_SHARE = 0.3  # of the memory, for the batch size: some variants need 3 times as much
 VARIANTS = {
@@ -46,13 +45,16 @@ def available_variants():
 def main(argv):
   parser = run.Parser(prog='python -m gptjax.benchmark variants', description=__doc__,
                       formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--size', choices=SIZES, default='cpu')
-  parser.add_argument('--turns', type=integer(1, 1000), default=3)
-  parser.add_argument('--steps', type=integer(1, 1_000_000), default=5, help='steps per turn')
+  parser.add_argument('--size', choices=SIZES, default='cpu',
+                      help='of the model; cpu: 14M parameters, tiny: for a trial; default: %(default)s')
+  parser.add_argument('--turns', type=integer(1, 1000), default=3,
+                      help='measurements of each contender after a warm-up; default: %(default)s')
+  parser.add_argument('--steps', type=integer(1, 1_000_000), default=5,
+                      help='steps per turn; default: %(default)s')
   parser.add_argument('--only', default='', help='variants, comma-separated; default: all')
   parser.add_argument('--set', type=config_override, action='append', default=[], metavar='FIELD=VALUE',
                       help='config field to change in all variants')
-  parser.add_argument('--out', type=paths.flag, default='', help='JSON file for the results')
+  results.add_out(parser)
   journal.add_flag(parser)
   flags = parser.parse_args(argv)
   variants = available_variants()

@@ -77,7 +77,13 @@ def replacing(path, sync_name=True):
   """Context manager of a new binary file that replaces `path` at the end; removed if the block raises.
 
   With `sync_name=False` the file is durable once its folder is synced, as by writing another file there.
+
+  Raises:
+    InputError: the path leads to a device, a pipe or a socket, whose name would become that of a file: as
+      root, /dev/null of the whole machine.
   """
+  if (path := Path(path)).exists() and not (path.is_file() or path.is_dir()):
+    raise InputError(f'{path} is a device or a pipe, which a file would replace: name a file')
   new = new_name(path)
   try:
     file = open(new, 'xb', opener=no_follow)
@@ -91,7 +97,7 @@ def replacing(path, sync_name=True):
       os.fsync(file.fileno())
     os.replace(new, path)
     if sync_name:
-      sync(Path(path).parent)
+      sync(path.parent)
   except BaseException:
     remove(new)
     raise

@@ -1,12 +1,12 @@
 """Flags and fields with paths take buckets, or refuse them in one line before anything is created."""
 
 import argparse
-from types import SimpleNamespace
 
 import pytest
 
 from gptjax import defaults
 from gptjax.benchmark import __main__ as benchmark
+from gptjax.benchmark import results
 from gptjax.cli import commands
 from gptjax.command import run
 from gptjax.config import resolve
@@ -147,7 +147,7 @@ def test_a_source_of_no_known_kind_is_refused():
 
 
 def test_benchmarks_write_no_results_to_buckets(monkeypatch, capsys):
-  """All subjects take their paths as `paths.flag`, which is refused while the flags are parsed."""
+  """All subjects take paths as `paths.flag` or as a file that uses it: refused while flags are parsed."""
   seen = []
   add = run.Parser.add_argument
   def add_argument(self, *names, **options):
@@ -157,8 +157,9 @@ def test_benchmarks_write_no_results_to_buckets(monkeypatch, capsys):
   for subject in benchmark.SUBJECTS:
     with pytest.raises(SystemExit):
       benchmark.main([subject, '--help'])
-  flags = SimpleNamespace(paths={name for name, kind in seen if kind is paths.flag})
-  assert '--out' in flags.paths
-  assert not [name for name, kind in seen
-              if name.endswith(('out', '_dir', 'folder')) and kind is not paths.flag]
+  assert {'--out', '--journal'} <= {name for name, kind in seen if kind is results.writable_file}
+  assert not [name for name, kind in seen if name.endswith(('out', '_dir', 'folder'))
+              and kind not in (paths.flag, results.writable_file)]
+  with pytest.raises(argparse.ArgumentTypeError, match='gs://'):
+    results.writable_file('gs://bucket/a.json')
   capsys.readouterr()

@@ -35,6 +35,15 @@ def folder(tmp_path):
   return tmp_path / 'folder'
 
 
+@pytest.mark.parametrize('linked', [False, True])
+def test_no_file_takes_the_place_of_a_device_or_a_pipe(folder, linked):
+  os.mkfifo(folder / 'pipe')
+  (folder / 'link').symlink_to('pipe')
+  with pytest.raises(InputError, match='is a device or a pipe'):
+    atomic.write(folder / ('link' if linked else 'pipe'), 'text')
+  assert (folder / 'pipe').is_fifo() and (folder / 'link').is_symlink() and len(list(folder.iterdir())) == 2
+
+
 @pytest.mark.parametrize('name', ['config.json', 'config.json.new'])
 def test_a_file_replaces_a_link_and_leaves_alone_where_it_leads(folder, victim, name):
   (folder / name).symlink_to(victim)
