@@ -21,8 +21,8 @@ ELSEWHERE = ('gpu', 'hosts', 'prepare', 'table')  # which run commands, need no 
 SUBJECTS = ('train', 'finetune', 'data', 'prepare', 'generate', 'evaluate', 'core', 'overlap', 'scaling',
             'hosts', 'recipes', 'start', 'gpu', 'attention', 'check', 'variants', 'profile', 'clean',
             'near_duplicates', 'table')
-# Which start no process and make no temporary folder: a signal ends them at once, also while they compile.
-ALONE = ('attention', 'check', 'near_duplicates', 'scaling', 'table', 'variants')
+# Which compute in this process and clean nothing up: a signal ends them at once, also in the compiler.
+ALONE = ('attention', 'check', 'near_duplicates', 'scaling', 'variants')
 PURPOSE = 'Measures speed, memory and accuracy on this machine, mostly beside PyTorch or another reference.'
 EXAMPLE = 'python -m gptjax.benchmark train --contenders=gptjax --turns=3'
 
@@ -58,7 +58,7 @@ def main(argv):
     near = words.nearest_name(subject, SUBJECTS)
     raise InputError(f'unknown subject {subject!r}: '
                      + (f'did you mean {near}?' if near else f'use one of {", ".join(SUBJECTS)}'))
-  if any(flag.partition('=')[0] == '--worker' for flag in flags):  # of `interleave`
+  if any(flag.partition('=')[0] == '--worker' for flag in flags):  # started by `interleave`
     end_with_parent(lambda: os.kill(os.getpid(), signal.SIGKILL))
   if not early.HELP & set(flags):  # JAX takes a second to import
     jax_settings.use_jax()

@@ -180,15 +180,17 @@ class Worker:
 
 def output_of(command):
   """The stdout of a command, run as a child process, as text; CalledProcessError if the command fails."""
-  process = None
+  process, (reader, writer) = None, os.pipe()  # for `end_with_parent`
   try:
     with shutdown.block_signals():
-      process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+      process = subprocess.Popen(command, stdin=reader, stdout=subprocess.PIPE, text=True)
     output, _ = process.communicate()
   finally:
     if process:
       process.kill()
       process.wait()
+    os.close(reader)
+    os.close(writer)
   if process.returncode:
     raise subprocess.CalledProcessError(process.returncode, command)
   return output

@@ -19,9 +19,11 @@ Each line is one record with its `kind`, further fields and a checksum:
 import json
 import math
 import os
+import sys
 from pathlib import Path
 
 from gptjax.benchmark import results
+from gptjax.command import bars
 from gptjax.errors import InputError
 from gptjax.storage.files import records
 
@@ -50,12 +52,12 @@ class Journal:
       file.flush()
       os.fsync(file.fileno())
     if text := format_record(kind, fields):
-      print(text, flush=True)
+      bars.write(text, sys.stdout)
 
 
 def add_flag(parser):
   """Add the flag --journal, the path of a Journal, to a parser."""
-  parser.add_argument('--journal', type=results.writable_file, default='',
+  parser.add_argument('--journal', type=results.appended_file, default='',
                       help='file to which each measurement is appended as soon as it is known (JSON lines)')
 
 

@@ -30,7 +30,7 @@ OPERANDS = 1 << 28       # bytes of the operands of a matmul: one pair per call,
 LEAST_CALLS = 4          # of a matmul, for its mean time
 ARRAY = 1 << 30          # bytes of an array for the bandwidth, far more than the caches hold
 PASSES = 3               # over the arrays, for the mean bandwidth
-# The fields of a row that are shares of a limit; the target is for the first one that a row has.
+# The fields of a row that are shares of a limit.
 WORDS = {'of_bandwidth': 'of the bandwidth', 'of_products': "of XLA's matmuls"}
 
 
@@ -200,11 +200,6 @@ def bandwidth_fields(seconds, size, answers):
   return {'of_bandwidth': statistics.median(shares)}
 
 
-def share(row):
-  """The name and value of the row's share that has the target; None if it has none."""
-  return next(((name, row[name]) for name in WORDS if name in row), None)
-
-
 def described(row):
   """The row's shares of its limits in words; '' if none was measured."""
   best = row.get('xla_of_best')
@@ -212,10 +207,10 @@ def described(row):
   return shares + (f', which reach {100 * best:.0f} % of the best library' if best else '')
 
 
-def gates(rows):
-  """The gates of rows that have a share of a limit."""
-  return [results.gate(f'{row["what"]}, share {WORDS[share(row)[0]]}', '>=', TARGET, share(row)[1])
-          for row in rows if share(row)]
+def gates(rows, field='of_products'):
+  """The gates of the rows that have this share, of WORDS."""
+  return [results.gate(f'{row["what"]}, share {WORDS[field]}', '>=', TARGET, row[field])
+          for row in rows if field in row]
 
 
 def medians(answers):

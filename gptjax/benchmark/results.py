@@ -21,22 +21,32 @@ def add_out(parser, beside='', **options):
     options: of `add_argument`.
   """
   options = {'default': ''} | options
-  parser.add_argument('--out', type=writable_file, help='JSON file for the results' + beside, **options)
+  parser.add_argument('--out', type=replaced_file, help='JSON file for the results' + beside, **options)
 
 
-def writable_file(text):
-  """The `type` of a flag for a file to write: its absolute path; creates its folder. '' stays as it is."""
+def replaced_file(text):
+  """The `type` of a flag for a file that is replaced: its absolute path; makes its folder. '' stays ''."""
+  return _writable(text, replaces=True)
+
+
+def appended_file(text):
+  """The `type` of a flag for a file that is appended to, as `replaced_file`."""
+  return _writable(text, replaces=False)
+
+
+def _writable(text, replaces):
   if not text:
     return text
   path = Path(paths.flag(text))
-  if path.exists() and not path.is_file():
-    raise argparse.ArgumentTypeError(f'{path} exists and is not a regular file: name a file')
   try:
+    if path.exists() and not path.is_file():
+      raise argparse.ArgumentTypeError(f'{path} exists and is not a regular file: name a file')
     path.parent.mkdir(parents=True, exist_ok=True)
+    changed = path if path.exists() and not replaces else path.parent
   except OSError as error:
-    raise argparse.ArgumentTypeError(f'the folder {path.parent} cannot be made: {error.strerror}') from None
-  if not os.access(path.parent, os.W_OK):
-    raise argparse.ArgumentTypeError(f'nothing can be written to the folder {path.parent}')
+    raise argparse.ArgumentTypeError(f'{path} cannot be made: {error.strerror}') from None
+  if not os.access(changed, os.W_OK):
+    raise argparse.ArgumentTypeError(f'{changed} cannot be written')
   return str(path)
 
 

@@ -56,7 +56,9 @@ def make_config(size, batch_size=0, changes=None):
       setattr(section, last, value)
     except TypeError:  # of ml_collections
       now = getattr(section, last)
-      raise InputError(f'config.{field} = {value!r} has not the type of its default, {now!r}') from None
+      why = ('is a section: set one of its fields' if hasattr(now, 'items') else
+             f'= {value!r} does not have the type of its default, {now!r}')
+      raise InputError(f'config.{field} {why}') from None
   return config
 
 

@@ -26,6 +26,12 @@ def bar(items=None, shown=True, **options):
   return _Lines(items, **options)
 
 
+def write(line, stream):
+  """Print a line above all bars."""
+  with tqdm.external_write_mode(file=stream):
+    print(line, file=stream, flush=True)
+
+
 class _Lines(tqdm):
   """A bar that writes lines for log files: no carriage return, no cursor movement."""
 

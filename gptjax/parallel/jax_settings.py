@@ -249,7 +249,7 @@ def use_cache(folder, name='compilation_cache', instead='switch it off'):
   import jax
   folder = paths.local(folder, 'the compilation cache')
   if os.path.isfile(folder):
-    raise InputError(f'{name} = {folder!r} is a file and no folder: name another, or {instead}')
+    raise InputError(f'{name} = {folder!r} is a file, not a folder: give a folder, or {instead}')
   if folder:
     with contextlib.suppress(OSError):  # JAX continues without a cache, and warns
       private_folder.make(folder, name, instead)

@@ -108,6 +108,8 @@ def test_a_result_that_cannot_be_written_is_refused_before_anything_is_measured(
                      ('file/a.json', 'cannot be made: File exists'), ('/proc/x/a.json', 'cannot be made')):
     with pytest.raises(InputError, match=f'argument {flag}: .*{why}'):
       parser.parse_args([f'{flag}={wrong}'])
+  with pytest.raises(InputError, match='cannot be made: File name too long'):
+    parser.parse_args([f'{flag}={"a" * 300}'])
   good = parser.parse_args([f'{flag}=new/a.json'])
   assert str(tmp_path / 'new' / 'a.json') in (good.out, good.journal) and (tmp_path / 'new').is_dir()
   assert parser.parse_args([f'{flag}=']).out == ''
@@ -125,6 +127,16 @@ def test_a_worker_ends_with_the_process_that_measures(computing):
       worker.stdin.write(b'1000000000\n')  # steps
     worker.stdin.close()
     assert worker.wait() == -signal.SIGKILL
+
+
+def test_a_command_with_one_result_ends_with_the_process_that_waits_for_it():
+  begin = 'import os, sys, time; from gptjax.benchmark.interleave import end_with_parent, output_of; '
+  child = begin + 'end_with_parent(lambda: os._exit(9)); os.write(2, b"ready\\n"); time.sleep(600)'
+  parent = begin + f'output_of([sys.executable, "-c", {child!r}])'
+  with subprocess.Popen([sys.executable, '-c', parent], stderr=subprocess.PIPE) as waiting:
+    assert waiting.stderr.readline() == b'ready\n'
+    waiting.kill()
+    waiting.communicate(timeout=60)  # until the child, which has the same stderr, has ended
 
 
 WORKER = """

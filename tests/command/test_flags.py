@@ -29,8 +29,8 @@ COMMANDS = ('gptjax.generate.__main__', 'gptjax.report.__main__', 'gptjax.pretra
             'gptjax.benchmark.table',
             *(f'gptjax.benchmark.subjects.{one.name}' for one in pkgutil.iter_modules(subjects.__path__)))
 # `device_counts` has a test of its own.
-TEXT = (None, paths.flag, paths.bucket_flag, results.writable_file, hub_names.flag, config_override,
-        device_counts)
+TEXT = (None, paths.flag, paths.bucket_flag, results.replaced_file, results.appended_file, hub_names.flag,
+        config_override, device_counts)
 
 
 class Parsed(Exception):

@@ -53,7 +53,7 @@ def require_texts(data_dir, *limits_of_texts):
   try:
     load_texts(data_dir, *limits_of_texts)
   except NotRun:
-    raise InputError(f'--data_dir={data_dir} is no folder with lambada_test.jsonl and '
+    raise InputError(f'--data_dir={data_dir} is not a folder with lambada_test.jsonl and '
                      'wikitext-2/wiki.test.raw: see docs/reference/formats.md') from None
 
 

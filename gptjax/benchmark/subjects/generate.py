@@ -17,7 +17,7 @@ from gptjax.benchmark import journal, limits, matmuls, results
 from gptjax.benchmark.interleave import interleaved, serve, speedup
 from gptjax.benchmark.machine import machine_info
 from gptjax.benchmark.results import OURS
-from gptjax.command import run
+from gptjax.command import bars, run
 from gptjax.command.flag_types import integer, real
 from gptjax.config import files
 from gptjax.kernels import cpu
@@ -213,7 +213,7 @@ def measure(args, contenders):
 
   def on_lost(name, reason):
     lost[name] = reason
-    print(f'{name} {reason}', file=sys.stderr)
+    bars.write(f'{name} {reason}', sys.stderr)
     records.add('lost', who=name, why=reason)
 
   def on_answer(name, facts, answer, turn):
@@ -239,7 +239,7 @@ def measure(args, contenders):
   rows = with_limits(rows, answers)
   facts = answers[OURS][0]
   gates = make_gates(seconds, args.size, args.dtype) if TRANSFORMERS in seconds else []
-  gates += limits.gates(row for row in rows if task_of(row) == ONE)
+  gates += limits.gates((row for row in rows if task_of(row) == ONE), 'of_bandwidth')
   for check in gates:
     records.add('gate', **check)
   print_table(rows, seconds, gates, facts, answers)

@@ -72,7 +72,7 @@ def main(argv):
   parser.add_argument('--megabytes', type=real(0.01, 1e6), default=100,
                       help=f'of text, and {SCALE} times as much')
   parser.add_argument('--turns', type=integer(1, 1000), default=3,
-                      help='measurements of each contender after a warm-up; default: %(default)s')
+                      help='runs of each size; default: %(default)s')
   parser.add_argument('--workers', type=integer(1, WORKERS), help='processes',
                       default=len(os.sched_getaffinity(0)))
   results.add_out(parser)

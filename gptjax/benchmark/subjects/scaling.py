@@ -215,10 +215,10 @@ def device_counts(text):
 def main(argv):
   parser = command.Parser(prog='python -m gptjax.benchmark scaling', description=__doc__,
                           formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--cpu', type=device_counts, default=(1, 2, 4, 8),
-                      help="numbers of CPU devices, by commas; '' for none; default: 1,2,4,8")
-  parser.add_argument('--tpu', type=device_counts, default=(8, 32, 64, 128, 256, 512, 1024),
-                      help="numbers of TPU chips, by commas; '' for none; default: 8,32,64,...,1024")
+  parser.add_argument('--cpu', type=device_counts, default='1,2,4,8',
+                      help="numbers of CPU devices, by commas; '' for none; default: %(default)s")
+  parser.add_argument('--tpu', type=device_counts, default='8,32,64,128,256,512,1024',
+                      help="numbers of TPU chips, by commas; '' for none; default: %(default)s")
   parser.add_argument('--families', default=','.join(family.name for family in FAMILIES),
                       help='what is scaled, comma-separated; default: %(default)s')
   results.add_out(parser, '; the plot is written next to it')

@@ -84,7 +84,7 @@ def main(argv):
                       formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--config', default='configs/quickstart.py', help='config that prepares its own corpus')
   parser.add_argument('--turns', type=integer(1, 1000), default=5,
-                      help='measurements of each contender after a warm-up; default: %(default)s')
+                      help='starts of each kind; default: %(default)s')
   parser.add_argument('--processes', type=integer(1, 1024), default=1, help='of each run')
   parser.add_argument('--set', action='append', default=[], metavar='FIELD=VALUE',
                       help='change of the config, such as train.microbatch_size=16; may be repeated')

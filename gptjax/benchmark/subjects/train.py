@@ -21,7 +21,7 @@ from gptjax.benchmark.interleave import interleaved, serve
 from gptjax.benchmark.machine import machine_info
 from gptjax.benchmark.results import OURS
 from gptjax.benchmark.sizes import SIZES, batch_sizes, make_config, random_batch
-from gptjax.command import run
+from gptjax.command import bars, run
 from gptjax.command.flag_types import integer, real
 from gptjax.errors import InputError
 from gptjax.kernels import cpu
@@ -272,7 +272,7 @@ def measure(flags, argv, contenders, c):
 
   def on_lost(name, reason):
     lost[name] = reason
-    print(f'{name} {reason}', file=sys.stderr)
+    bars.write(f'{name} {reason}', sys.stderr)
     records.add('lost', who=name, why=reason)
 
   def on_answer(name, facts, answer, turn):

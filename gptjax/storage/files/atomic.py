@@ -83,7 +83,7 @@ def replacing(path, sync_name=True):
       root, /dev/null of the whole machine.
   """
   if (path := Path(path)).exists() and not (path.is_file() or path.is_dir()):
-    raise InputError(f'{path} is a device or a pipe, which a file would replace: name a file')
+    raise InputError(f'{path} is a device, a pipe or a socket, which a file would replace: give another path')
   new = new_name(path)
   try:
     file = open(new, 'xb', opener=no_follow)

@@ -157,9 +157,10 @@ def test_benchmarks_write_no_results_to_buckets(monkeypatch, capsys):
   for subject in benchmark.SUBJECTS:
     with pytest.raises(SystemExit):
       benchmark.main([subject, '--help'])
-  assert {'--out', '--journal'} <= {name for name, kind in seen if kind is results.writable_file}
+  files = results.replaced_file, results.appended_file
+  assert {'--out', '--journal'} <= {name for name, kind in seen if kind in files}
   assert not [name for name, kind in seen if name.endswith(('out', '_dir', 'folder'))
-              and kind not in (paths.flag, results.writable_file)]
+              and kind not in (paths.flag, *files)]
   with pytest.raises(argparse.ArgumentTypeError, match='gs://'):
-    results.writable_file('gs://bucket/a.json')
+    results.replaced_file('gs://bucket/a.json')
   capsys.readouterr()

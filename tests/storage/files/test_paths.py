@@ -80,7 +80,8 @@ def test_every_flag_that_names_a_folder_is_made_absolute():
         seen |= names
         types = [ast.unparse(word.value) for word in call.keywords if word.arg == 'type']
         of_model = '--from' in names and file.name != 'export_tokens.py'  # which takes a corpus
-        expected = {'hub_names.flag'} if of_model else {'paths.flag', 'paths.bucket_flag', 'writable_file'}
+        of_path = {'paths.flag', 'paths.bucket_flag', 'replaced_file', 'results.appended_file'}
+        expected = {'hub_names.flag'} if of_model else of_path
         assert len(types) == 1 and types[0] in expected, f'{file}:{call.lineno}: {names}'
   assert seen == FLAGS
 
