@@ -180,7 +180,9 @@ def test_losses_do_not_depend_on_the_environment(corpus_folder, tmp_path, refere
 def test_what_can_never_work_is_refused_in_one_line(corpus_folder, tmp_path, cache, row):
   done = train(corpus_folder, tmp_path / 'run', row, cache)
   assert done.returncode == 2, done.stderr
-  assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith('gptjax: '), done.stderr
+  # A plugin of JAX may be installed whose device this machine does not have.
+  line, = (line for line in done.stderr.splitlines() if not line.startswith("JAX's plugin "))
+  assert line.startswith('gptjax: '), done.stderr
   assert row.says in done.stderr
   assert not (tmp_path / 'run').exists(), 'nothing half-made'
 
