@@ -82,7 +82,7 @@ def replacing(path, sync_name=True):
     InputError: the path leads to a device, a pipe or a socket, whose name would become that of a file: as
       root, /dev/null of the whole machine.
   """
-  if (path := Path(path)).exists() and not (path.is_file() or path.is_dir()):
+  if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
     raise InputError(f'{path} is a device, a pipe or a socket, which a file would replace: give another path')
   new = new_name(path)
   try:
@@ -97,7 +97,7 @@ def replacing(path, sync_name=True):
       os.fsync(file.fileno())
     os.replace(new, path)
     if sync_name:
-      sync(path.parent)
+      sync(Path(path).parent)
   except BaseException:
     remove(new)
     raise
