@@ -12,16 +12,16 @@ from gptjax.storage.files import atomic, paths
 OURS = 'gptjax'
 
 
-def add_out(parser, beside='', **options):
+def add_out(parser, beside='', required=False):
   """Add the flag --out to a parser: a file that can be written, so that no measurement is lost at its end.
 
   Args:
     parser: argparse parser.
     beside: what is written next to the file, for the help.
-    options: of `add_argument`.
+    required: whether the flag must be given; else the default is '', no file.
   """
-  options = {'default': ''} | options
-  parser.add_argument('--out', type=replaced_file, help='JSON file for the results' + beside, **options)
+  parser.add_argument('--out', type=replaced_file, default='', required=required,
+                      help='JSON file for the results' + beside)
 
 
 def replaced_file(text):
